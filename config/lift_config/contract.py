@@ -1,0 +1,297 @@
+"""Every shape that crosses a process boundary: records, Redis keys, store paths, the adapter's manifest.
+
+Redis (`{…}` is filled in; all values are strings, structured ones JSON):
+
+| key                          | type    | written by     | read by        | lives                             |
+|------------------------------|---------|----------------|----------------|-----------------------------------|
+| lift:document:{id}           | HASH    | server         | server         | until deleted                     |
+| lift:documents:{owner}       | ZSET    | server         | server         | members: ids, score: created_at   |
+| lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
+| lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
+| lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
+| lift:jobs:dead               | STREAM  | worker         | operator       | trimmed to the newest 1,000       |
+| lift:changed                 | channel | server, worker | server         | message: a job's key              |
+| lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
+| lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
+
+The adapter's HASH holds field `manifest` and, per file, chunks `{file}:{number:05d}` of CHUNK_BYTES, so it is
+evicted as a whole and knows no 512 MB limit.
+
+Store (object paths below store_url; the record of everything, Redis can be rebuilt from it):
+
+| path                         | written by | content                                                  |
+|------------------------------|------------|----------------------------------------------------------|
+| documents/{id}.json          | server     | DocumentRecord                                           |
+| originals/{id}               | server     | the upload as it came                                    |
+| texts/{job key}              | server     | the normalised text, UTF-8                               |
+| jobs/{job key}.json          | both       | JobRecord: at upload, at its end                         |
+| adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from lift_config.phases import Timeline
+from lift_config.prompts import PROMPT_VERSION
+from lift_config.recipe import Recipe
+
+# ---- Redis keys -------------------------------------------------------------------------------------------
+
+JOBS_STREAM = "lift:jobs"
+JOBS_GROUP = "workers"
+DEAD_STREAM = "lift:jobs:dead"
+CHANGED_CHANNEL = "lift:changed"
+WORKER_PREFIX = "lift:worker:"
+CHUNK_BYTES = 4 * 2**20
+MANIFEST_FIELD = "manifest"
+
+
+def document_redis_key(document_id: str) -> str:
+    return f"lift:document:{document_id}"
+
+
+def owner_redis_key(owner: str) -> str:
+    return f"lift:documents:{owner}"
+
+
+def job_redis_key(job_key: str) -> str:
+    return f"lift:job:{job_key}"
+
+
+def job_documents_redis_key(job_key: str) -> str:
+    return f"lift:job:{job_key}:documents"
+
+
+def adapter_redis_key(adapter_id: str) -> str:
+    return f"lift:adapter:{adapter_id}"
+
+
+def chunk_field(file_name: str, number: int) -> str:
+    return f"{file_name}:{number:05d}"
+
+
+# ---- store paths ------------------------------------------------------------------------------------------
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEFT and vLLM read; never pickle
+MANIFEST_FILE = "manifest.json"
+
+
+def document_path(document_id: str) -> str:
+    return f"documents/{document_id}.json"
+
+
+def original_path(document_id: str) -> str:
+    return f"originals/{document_id}"
+
+
+def text_path(job_key: str) -> str:
+    return f"texts/{job_key}"
+
+
+def job_path(job_key: str) -> str:
+    return f"jobs/{job_key}.json"
+
+
+def adapter_path(adapter_id: str, file_name: str) -> str:
+    return f"adapters/{adapter_id}/{file_name}"
+
+
+# ---- identity ---------------------------------------------------------------------------------------------
+
+DOCUMENT_ID = re.compile(r"doc_[0-9a-f]{24}")
+ADAPTER_ID = re.compile(r"[0-9a-f]{32}-[0-9a-f]{12}")
+
+
+def job_key(*, owner: str, text: str, title: str | None, base_model: str, base_revision: str, recipe: Recipe) -> str:
+    """32 hex digits naming one training by all its inputs (product.md, the document object).
+
+    `text` is normalised already; `title` only where the uploader gave one: a file name never enters.
+    """
+    inputs = [owner, text, title, base_model, base_revision, recipe.digest(), PROMPT_VERSION]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+
+
+def adapter_id(key: str, weights_sha256: str) -> str:
+    """Inputs and bytes: new weights never appear under an old name (vLLM's caches trust the name)."""
+    return f"{key}-{weights_sha256[:12]}"
+
+
+# ---- records ----------------------------------------------------------------------------------------------
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    TRAINING = "training"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE = frozenset({Status.QUEUED, Status.TRAINING})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; `fraction` 0..1 of the expected work, `eta_s` None while unknown."""
+
+    phase: str = "queue"
+    fraction: float = 0.0
+    eta_s: float | None = None
+    segments: int = 0
+    tasks: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """One published version of a document's adapter. `ready_s` is Unix seconds."""
+
+    id: str
+    version: int
+    base_model: str
+    recipe: str
+    rank: int
+    size_bytes: int
+    ready_s: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed, in words its owner may read. `code` is a string as in OpenAI's envelope."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One training: inputs, then what became of it. `fence` counts claims; only the newest may publish."""
+
+    key: str
+    owner: str
+    title: str | None
+    base_model: str
+    base_revision: str
+    recipe: str
+    received_s: float
+    status: Status = Status.QUEUED
+    tokens: int = 0
+    fence: int = 0
+    progress: Progress = Progress()
+    timeline: Timeline = field(default_factory=Timeline)
+    adapters: tuple[AdapterRecord, ...] = ()
+    error: Failure | None = None
+
+    def changed(self, **values: Any) -> Self:
+        return replace(self, **values)
+
+    def to_redis(self) -> dict[str, str]:
+        """The HASH's fields. A worker writes a few of them: `{f: record.to_redis()[f] for f in …}`."""
+        values = asdict(self) | {"timeline": json.loads(self.timeline.to_json())}
+        return {name: json.dumps(value) for name, value in values.items()}
+
+    @classmethod
+    def from_redis(cls, fields: dict[str, str]) -> Self:
+        """TypeError or ValueError where `fields` is not a whole record."""
+        values = {name: json.loads(value) for name, value in fields.items()}
+        values["status"] = Status(values["status"])
+        values["progress"] = Progress(**values["progress"])
+        values["timeline"] = Timeline.from_json(json.dumps(values["timeline"]))
+        values["adapters"] = tuple(AdapterRecord(**adapter) for adapter in values["adapters"])
+        values["error"] = Failure(**values["error"]) if values["error"] else None
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """The same as one JSON object, for the store."""
+        return json.dumps({name: json.loads(value) for name, value in self.to_redis().items()})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        return cls.from_redis({name: json.dumps(value) for name, value in json.loads(text).items()})
+
+
+@dataclass(frozen=True)
+class DocumentRecord:
+    """What an owner uploaded. What became of it is its job's record. Times are Unix seconds."""
+
+    id: str
+    owner: str
+    job_key: str
+    title: str | None
+    filename: str | None
+    size_bytes: int
+    sha256: str
+    created_s: float
+    metadata: dict[str, str] = field(default_factory=dict)
+    expires_s: float | None = None
+
+    def to_redis(self) -> dict[str, str]:
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_redis(cls, fields: dict[str, str]) -> Self:
+        return cls(**{name: json.loads(value) for name, value in fields.items()})
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        return cls(**json.loads(text))
+
+
+# ---- the adapter's manifest -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an engine checks before it loads an adapter: its base model and every file's checksum."""
+
+    adapter_id: str
+    base_model: str
+    base_revision: str
+    rank: int
+    files: dict[str, ManifestFile]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """ValueError where the manifest names other files than ADAPTER_FILES, or does not fit its own id."""
+        values = json.loads(text)
+        files = {name: ManifestFile(**entry) for name, entry in values.pop("files").items()}
+        manifest = cls(files=files, **values)
+        if set(files) != set(ADAPTER_FILES):
+            raise ValueError(f"manifest of {manifest.adapter_id}: unexpected files {sorted(files)}")
+        if not manifest.adapter_id.endswith(files[ADAPTER_FILES[0]].sha256[:12]):
+            raise ValueError(f"manifest of {manifest.adapter_id}: weights have another checksum")
+        return manifest
+
+
+# ---- the engine plug-in's routes (below vLLM's /v1, so that its API key guards them) ------------------------
+
+ENGINE_ADAPTERS_ROUTE = "/v1/lift/adapters"
+"""GET lists what is loaded; POST /{id} hot-loads, answers {"state", "load_s"}; DELETE /{id} really removes."""
+
+
+class AdapterState(StrEnum):
+    """Where a question found its adapter (product.md, TTFT): the label `adapter_state`."""
+
+    RESIDENT = "resident"  # in the engine's slots
+    HOST = "host"  # in the engine's host memory
+    FETCHED = "fetched"  # brought from Redis, the store or the engine's local folder
+    TRAINING = "training"  # the question waited for it
+    NONE = "none"  # base model, or the text in the prompt

@@ -1,0 +1,44 @@
+"""Recipes: named hyper-parameters of a training run, read from `recipes/*.yaml`.
+
+In: a name. Out: a frozen Recipe; its digest is part of the job's key, so a changed recipe trains anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Recipe(BaseModel):
+    """How one adapter is trained. Sources: product.md's table; LIFT v4 configs for the two paper recipes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    rank: int = Field(gt=0)
+    alpha: int = Field(gt=0)
+    tasks_per_segment: int = Field(gt=0, description="synthetic tasks kept per segment, at most")
+    samples_per_task: float = Field(ge=1, description="generator samples drawn for each task to be kept")
+    recite: bool = Field(description="add one task per segment that asks for its text")
+    epochs: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "linear"]
+    tokens_per_step: int = Field(gt=0, description="computed tokens packed into one optimizer step")
+    seed: int = 0
+
+    def digest(self) -> str:
+        """12 hex digits over every value, the name included."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+@cache
+def load_recipes() -> dict[str, Recipe]:
+    """Every shipped recipe by name."""
+    folder = resources.files(__package__) / "recipes"
+    found = (yaml.safe_load(f.read_text("utf-8")) for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return {values["name"]: Recipe(**values) for values in found}

@@ -1,0 +1,142 @@
+"""The operator's settings, read once per process from `config/lift.yaml` and the environment.
+
+In: the YAML file named by LIFT_CONFIG (or none), `LIFT_*` variables (nested with two underscores, as in
+LIFT_ENGINE__MAX_LORAS; they win over the file), REDIS_URL. Out: a frozen Settings tree. Unknown keys and
+values that contradict each other are refused with the field's name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from lift_config.recipe import load_recipes
+
+BUNDLED_MODEL = "smollm2-135m-instruct"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Section):
+    """The OpenAI-compatible front end."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    max_upload_bytes: int = Field(16 * 2**20, gt=0)
+    max_request_bytes: int = Field(8 * 2**20, gt=0, description="a question's JSON body")
+    max_wait_s: float = Field(300, gt=0, description="a question's default patience for its adapter")
+
+
+class EngineSettings(_Section):
+    """vLLM. `urls` names engines that run elsewhere; empty means the ones started here."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8100, ge=1, le=65535, description="first engine's; the next ones count up")
+    urls: tuple[str, ...] = ()
+    api_key: str = Field("", description="shared secret of server, worker and engine; `up` makes one")
+    max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
+    max_loras: int = Field(4, gt=0, description="adapters in the engine's slots at once")
+    max_cpu_loras: int = Field(32, gt=0, description="adapters kept in host memory")
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
+    max_num_seqs: int = Field(16, gt=0)
+    cpu_kv_cache_gib: int = Field(2, gt=0, description="VLLM_CPU_KVCACHE_SPACE")
+    gpu_memory_fraction: float = Field(0.6, gt=0, lt=1, description="of the GPU, for weights and KV cache")
+    extra_args: tuple[str, ...] = Field((), description="passed on to vLLM as they are")
+
+
+class WorkerSettings(_Section):
+    """The training worker."""
+
+    gpu_memory_fraction: float = Field(0.35, gt=0, lt=1, description="of the GPU, for the trainer")
+    synthesis_concurrency: int = Field(16, gt=0, description="samples in flight at the engine")
+    lease_s: float = Field(30, gt=1, description="a worker silent for so long loses its job")
+    max_attempts: int = Field(3, gt=0, description="deliveries of a job before it fails for good")
+    stall_s: float = Field(600, gt=0, description="a training child without progress for so long is killed")
+
+
+class RedisSettings(_Section):
+    """Redis or Valkey, 6.2 or later. `REDIS_URL` and `LIFT_REDIS_URL` are short for `url`."""
+
+    blobs_url: str = Field("", description="a second instance for adapters (allkeys-lru); empty: the same")
+    blob_ttl_s: int = Field(7 * 86400, gt=0, description="adapters leave Redis after so long; the store keeps them")
+    max_memory_mb: int = Field(1024, gt=0, description="of the embedded Valkey")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it once, in a process's `main`, and pass it on."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="LIFT_", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    base_model: str = Field(BUNDLED_MODEL, description="a Hugging Face id, a folder, or the bundled model")
+    base_revision: str = Field("main", description="part of every adapter's identity")
+    served_name: str = Field("", description="the base model's name in the API; empty: from base_model")
+    home: Path = Field(Path(".lift"), description="state of a local installation: store, adapters, logs")
+    store_url: str = Field("", description="file:///… or s3://bucket/prefix; empty: <home>/store")
+    redis_url: str = Field("", validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"))
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    engines: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, description="one per GPU")
+    recipe: str = "balanced"
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    worker: WorkerSettings = WorkerSettings()
+    redis: RedisSettings = RedisSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("LIFT_CONFIG")
+        file = [YamlConfigSettingsSource(settings_cls, yaml_file=path)] if path else []
+        return (init_settings, env_settings, *file)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        recipes = load_recipes()
+        if self.recipe not in recipes:
+            raise ValueError(f"recipe: unknown recipe {self.recipe!r}; known: {', '.join(sorted(recipes))}")
+        rank = recipes[self.recipe].rank
+        if rank > self.engine.max_lora_rank:
+            raise ValueError(
+                f"engine.max_lora_rank: {self.engine.max_lora_rank} is below the rank {rank} of recipe {self.recipe!r}"
+            )
+        if self.engine.max_cpu_loras < self.engine.max_loras:
+            raise ValueError("engine.max_cpu_loras: must be at least engine.max_loras")
+        if self.engine.gpu_memory_fraction + self.worker.gpu_memory_fraction > 1:
+            raise ValueError("engine.gpu_memory_fraction + worker.gpu_memory_fraction: more than one GPU")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The base model's name in the API: never a folder path (product.md)."""
+        is_hub_id = self.base_model.count("/") <= 1 and self.base_model[0] not in "/.~"
+        return self.served_name or (self.base_model if is_hub_id else Path(self.base_model).name)
+
+    @property
+    def engine_urls(self) -> tuple[str, ...]:
+        """Where the engines listen, without a trailing slash."""
+        here = (f"http://{self.engine.host}:{self.engine.port + i}" for i in range(self.engines))
+        return tuple(url.rstrip("/") for url in self.engine.urls) or tuple(here)
+
+    @property
+    def resolved_store_url(self) -> str:
+        """`store_url`, or the folder below `home` as a file URL."""
+        return self.store_url or (self.home.resolve() / "store").as_uri()
