@@ -8,6 +8,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:documents:{owner}       | ZSET    | server         | server         | members: ids, score: created_at   |
 | lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
+| lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; the entry at work |
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
 | lift:jobs:dead               | STREAM  | worker         | operator       | trimmed to the newest 1,000       |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
@@ -45,6 +46,7 @@ from lift_config.recipe import Recipe
 
 JOBS_STREAM = "lift:jobs"
 JOBS_GROUP = "workers"
+JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
 WORKER_PREFIX = "lift:worker:"
@@ -66,6 +68,10 @@ def job_redis_key(job_key: str) -> str:
 
 def job_documents_redis_key(job_key: str) -> str:
     return f"lift:job:{job_key}:documents"
+
+
+def job_lease_redis_key(job_key: str) -> str:
+    return f"lift:job:{job_key}:lease"
 
 
 def adapter_redis_key(adapter_id: str) -> str:

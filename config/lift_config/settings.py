@@ -125,10 +125,14 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def base_model_is_folder(self) -> bool:
+        """Whether `base_model` names a folder; told by its spelling, so that every process agrees."""
+        return self.base_model.count("/") > 1 or self.base_model[0] in "/.~"
+
+    @property
     def model_name(self) -> str:
         """The base model's name in the API: never a folder path (product.md)."""
-        is_hub_id = self.base_model.count("/") <= 1 and self.base_model[0] not in "/.~"
-        return self.served_name or (self.base_model if is_hub_id else Path(self.base_model).name)
+        return self.served_name or (Path(self.base_model).name if self.base_model_is_folder else self.base_model)
 
     @property
     def engine_urls(self) -> tuple[str, ...]:

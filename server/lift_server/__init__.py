@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front end: documents in, answers out. It never imports torch."""

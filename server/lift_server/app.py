@@ -1,0 +1,75 @@
+"""Settings → the FastAPI application. Its lifespan builds every resource, and gives it back at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from obstore.store import from_url
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from lift_config.settings import Settings
+from lift_server import documents, errors
+from lift_server.engine import Engine
+from lift_server.hotload import Hotload
+from lift_server.metrics import Metrics
+from lift_server.middleware import Envelope
+from lift_server.records import Records
+from lift_server.recover import recover
+from lift_server.routes import chat, models, operate
+from lift_server.routes import documents as documents_routes
+from lift_server.state import State
+from lift_server.watch import JobWatcher
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """ValueError without a Redis: only `lift-serve up` brings its own."""
+    if not settings.redis_url:
+        raise ValueError("redis_url: set REDIS_URL, or start everything with `lift-serve up`")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(settings) as app.state.lift:
+            yield
+
+    app = FastAPI(title="LIFT Serve", lifespan=lifespan, redirect_slashes=False)
+    app.add_middleware(Envelope)
+    errors.install(app)
+    for routes in (documents_routes, chat, models, operate):
+        app.include_router(routes.router)
+    return app
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[State]:
+    async with AsyncExitStack() as resources:
+        redis = Redis.from_url(settings.redis_url, decode_responses=True)
+        resources.push_async_callback(redis.aclose)
+        blobs = Redis.from_url(settings.redis.blobs_url or settings.redis_url)
+        resources.push_async_callback(blobs.aclose)
+        channel = Redis.from_url(settings.redis_url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        resources.push_async_callback(channel.aclose)
+        engine = Engine(settings.engine_urls, settings.engine.api_key)
+        resources.push_async_callback(engine.close)
+        records = Records(redis, from_url(settings.resolved_store_url, mkdir=True))
+        metrics = Metrics()
+        hotload = Hotload(engine, records, blobs, metrics)
+        watcher = JobWatcher(channel, records, hotload.job_changed, lambda: recover(records))
+        state = State(settings, records, engine, hotload, watcher, metrics, started_s=time.time())
+        resources.push_async_callback(hotload.close)
+        await recover(records)
+        for work in (watcher.run(), documents.sweep_for_ever(state)):
+            task = asyncio.create_task(work)
+            resources.push_async_callback(_stop, task)
+        yield state
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,95 @@
+"""Documents after their upload: find, page through, cancel, delete, expire. A document's status is its job's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord, Status, original_path
+from lift_server.errors import NO_RETRY, ApiError, DocumentNotFound
+from lift_server.records import is_expired
+from lift_server.state import State
+
+log = logging.getLogger(__name__)
+
+Found = tuple[DocumentRecord, JobRecord]
+BATCH = 100
+SWEEP_S = 60.0  # expired documents are refused at once, and deleted at the next sweep
+
+
+async def find(state: State, document_id: str) -> Found:
+    """The document and its job; DocumentNotFound, also for an id that can be none."""
+    if not DOCUMENT_ID.fullmatch(document_id):
+        raise DocumentNotFound
+    document = await state.records.document(document_id)
+    if document is None or is_expired(document):
+        raise DocumentNotFound
+    job = await state.records.job(document.job_key)
+    if job is None:
+        raise DocumentNotFound
+    return document, job
+
+
+async def in_order(state: State, *, start: int = 0, newest_first: bool = True) -> AsyncIterator[Found]:
+    """Every document from rank `start` on, in order of upload."""
+    while ids := await state.records.ids(start=start, count=BATCH, newest_first=newest_first):
+        documents = [d for d in await state.records.documents(ids) if d is not None and not is_expired(d)]
+        jobs = await state.records.jobs(document.job_key for document in documents)
+        for document, job in zip(documents, jobs, strict=True):
+            if job is not None:
+                yield document, job
+        start += len(ids)
+
+
+async def original(state: State, document_id: str) -> tuple[DocumentRecord, bytes]:
+    """The upload as it came."""
+    document, _ = await find(state, document_id)
+    content = await state.records.read(original_path(document.id))
+    if content is None:
+        raise DocumentNotFound
+    return document, content
+
+
+async def cancel(state: State, document_id: str) -> Found:
+    """Stop the document's training; a second time changes nothing."""
+    document, _ = await find(state, document_id)
+    job = await state.records.cancel(document.job_key)
+    if job is None:
+        raise DocumentNotFound
+    if job.status is not Status.CANCELLED:
+        message = f"The document is {job.status.value}: there is no training to cancel."
+        raise ApiError(409, message, code="document_not_active", headers=NO_RETRY)
+    log.info("%s cancelled", document.id)
+    return document, job
+
+
+async def delete(state: State, document_id: str) -> None:
+    document, _ = await find(state, document_id)
+    await _remove(state, document)
+
+
+async def sweep_for_ever(state: State) -> None:
+    """Delete what has expired, every SWEEP_S."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await sweep(state)
+        except Exception:  # the sweep's edge: Redis or the store may be away; the next one tries again
+            log.exception("sweep failed")
+
+
+async def sweep(state: State) -> None:
+    start = 0
+    while ids := await state.records.ids(start=start, count=BATCH, newest_first=False):
+        expired = [d for d in await state.records.documents(ids) if d is not None and is_expired(d)]
+        for document in expired:
+            await _remove(state, document)
+        start += len(ids) - len(expired)
+
+
+async def _remove(state: State, document: DocumentRecord) -> None:
+    job = await state.records.remove(document)
+    log.info("%s deleted", document.id)
+    if job is not None:
+        await state.hotload.remove(job)

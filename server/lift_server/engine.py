@@ -1,0 +1,160 @@
+"""The engines, over HTTP: load and remove an adapter, put a chat request, read its answer.
+
+The one file that knows vLLM's HTTP (our plug-in's routes: lift_config/contract.py). In: OpenAI request bodies
+that name an adapter or the base model. Out: OpenAI answers, and ApiErrors in our envelope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
+from lift_server.errors import ApiError, EngineUnavailable
+
+CHAT_ROUTE = "/v1/chat/completions"
+CONNECT_S = 5.0
+CONTROL_S = 120.0  # loading may fetch an adapter from far away
+HEALTH_S = 2.0
+IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
+TOO_LONG = re.compile(r"maximum (context|model) length|max_model_len", re.IGNORECASE)
+CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
+
+Json = dict[str, Any]
+
+
+class Engine:
+    """All engines. One answers every question of an adapter: the one `place` names."""
+
+    def __init__(self, urls: tuple[str, ...], api_key: str) -> None:
+        self._urls = urls
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def place(self, name: str) -> str:
+        """The engine for `name`, by rendezvous hashing: one more engine moves only its share of the adapters."""
+        return max(self._urls, key=lambda url: hashlib.sha256(f"{url} {name}".encode()).digest())
+
+    async def load(self, adapter_id: str) -> AdapterState:
+        """Make the adapter resident; where it was found. Fast where there is nothing to do."""
+        timeout = aiohttp.ClientTimeout(total=CONTROL_S, sock_connect=CONNECT_S)
+        url = f"{self.place(adapter_id)}{ENGINE_ADAPTERS_ROUTE}/{adapter_id}"
+        async with self._reply("POST", url, timeout=timeout) as reply:
+            if reply.status != 200:
+                raise _load_error(reply.status, await _json(reply))
+            return AdapterState((await _json(reply))["state"])
+
+    async def remove(self, adapter_id: str) -> None:
+        """Take the adapter out of every engine: routing may have changed since it was loaded."""
+        timeout = aiohttp.ClientTimeout(total=CONTROL_S, sock_connect=CONNECT_S)
+        removals = [self._remove(f"{url}{ENGINE_ADAPTERS_ROUTE}/{adapter_id}", timeout) for url in self._urls]
+        for result in await asyncio.gather(*removals, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def chat(self, url: str, body: Json) -> Json:
+        """The whole answer."""
+        async with self._reply("POST", url + CHAT_ROUTE, json=body) as reply:
+            answer = await _json(reply)
+            if reply.status != 200:
+                raise engine_error(reply.status, answer)
+            return answer
+
+    @asynccontextmanager
+    async def chat_stream(self, url: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
+        """The answer's chunks. Leaving the block closes the connection, upon which vLLM aborts the request."""
+        async with self._reply("POST", url + CHAT_ROUTE, json=body) as reply:
+            if reply.status != 200:
+                raise engine_error(reply.status, await _json(reply))
+            yield _chunks(reply)
+
+    async def healthy(self) -> list[bool]:
+        """For each engine, whether it answers."""
+        return list(await asyncio.gather(*(self._is_healthy(url) for url in self._urls)))
+
+    async def _remove(self, url: str, timeout: aiohttp.ClientTimeout) -> None:
+        async with self._reply("DELETE", url, timeout=timeout) as reply:
+            if reply.status not in (200, 404):
+                raise engine_error(reply.status, await _json(reply))
+
+    async def _is_healthy(self, url: str) -> bool:
+        try:
+            async with self._reply("GET", f"{url}/health", timeout=aiohttp.ClientTimeout(total=HEALTH_S)) as reply:
+                return reply.status == 200
+        except EngineUnavailable:
+            return False
+
+    @asynccontextmanager
+    async def _reply(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """EngineUnavailable for whatever goes wrong on the way there and back."""
+        try:
+            async with self._session.request(method, url, **options) as reply:
+                yield reply
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable from error
+
+
+async def _chunks(reply: aiohttp.ClientResponse) -> AsyncIterator[Json]:
+    """The data events of a server-sent stream, up to `[DONE]`; an error event is raised."""
+    rest = b""
+    try:
+        async for part in reply.content.iter_any():
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+                if data == b"[DONE]":
+                    return
+                if data:
+                    yield _chunk(data)
+    except aiohttp.ClientError as error:
+        raise ApiError(502, "The inference engine stopped in the middle of the answer.", code="engine_error") from error
+
+
+def _chunk(data: bytes) -> Json:
+    chunk: Json = json.loads(data)
+    if "error" in chunk:
+        raise engine_error(500, chunk)
+    return chunk
+
+
+async def _json(reply: aiohttp.ClientResponse) -> Json:
+    """The body as an object; an empty one where it is something else."""
+    try:
+        body = json.loads(await reply.read())
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def engine_error(status: int, body: Json) -> ApiError:
+    """vLLM's error in our envelope: its `code` is a number, and some of its errors are a bare string."""
+    error = body.get("error", {})
+    details: Json = error if isinstance(error, dict) else {"message": str(error)}
+    if isinstance(details.get("code"), int):
+        status = details["code"]
+    message = str(details.get("message") or "The inference engine could not answer.")
+    param = details.get("param")
+    if status in (401, 403) or status >= 500:  # a wrong key between us and the engine is not the client's doing
+        return ApiError(502, f"The inference engine failed: {message}", code="engine_error")
+    code = "context_length_exceeded" if TOO_LONG.search(message) else CODES.get(status, "invalid_request")
+    return ApiError(status, message, code=code, param=param if isinstance(param, str) else None)
+
+
+def _load_error(status: int, body: Json) -> ApiError:
+    error = engine_error(status, body)
+    if status == 404:
+        return ApiError(503, "The document's adapter cannot be found by the engine.", code="adapter_unavailable")
+    return ApiError(502, f"The document's adapter could not be loaded: {error.message}", code="adapter_load_failed")

@@ -1,0 +1,155 @@
+"""Every error a client can meet, and the one shape they all take: OpenAI's envelope with a string code.
+
+Raise an ApiError subclass anywhere below a route; the handlers here turn it into
+`{"error": {"message", "type", "param", "code"}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+log = logging.getLogger(__name__)
+
+NO_RETRY = {"x-should-retry": "false"}  # openai-python would try a 409 twice again on its own
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class ApiError(Exception):
+    """What the client is told. `headers` go on the HTTP answer where it has not begun yet."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    @property
+    def type(self) -> str:
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def envelope(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        body = json.dumps(self.envelope())  # ASCII: a message may quote a lone surrogate
+        return Response(body, self.status, headers=self.headers, media_type="application/json")
+
+
+class InvalidRequest(ApiError):
+    """A field's value is no good; `param` names the field."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(400, message, code=code, param=param)
+
+
+class TooLarge(ApiError):
+    def __init__(self, what: str, limit_bytes: int) -> None:
+        super().__init__(413, f"{what} is larger than the limit of {limit_bytes} bytes.", code="too_large")
+
+
+class UnsupportedFormat(ApiError):
+    """The body or the uploaded file is of a kind that is not read here."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "unsupported_format") -> None:
+        super().__init__(415, message, code=code, param=param)
+
+
+class DocumentNotFound(ApiError):
+    """The same for a malformed id, an unknown one and another owner's."""
+
+    def __init__(self) -> None:
+        super().__init__(404, "No such document.", code="document_not_found", param="document_id")
+
+
+class ModelNotFound(ApiError):
+    def __init__(self, model: str) -> None:
+        super().__init__(404, f"The model {model[:200]!r} does not exist.", code="model_not_found", param="model")
+
+
+class DocumentNotReady(ApiError):
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        headers = NO_RETRY | {"Retry-After": str(retry_after_s)}
+        super().__init__(409, message, code="document_not_ready", param="document_id", headers=headers)
+
+
+class DocumentStopped(ApiError):
+    """The document's training failed or was cancelled: `document_failed`, `document_cancelled`."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(409, message, code=code, param="document_id", headers=NO_RETRY)
+
+
+class EngineUnavailable(ApiError):
+    def __init__(self) -> None:
+        message = "The inference engine cannot be reached. It may be starting."
+        super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": "5"})
+
+
+class StorageUnavailable(ApiError):
+    def __init__(self) -> None:
+        super().__init__(503, "Redis cannot be reached.", code="redis_unavailable", headers={"Retry-After": "2"})
+
+
+def validated(model: type[ModelT], values: Any, prefix: str = "") -> ModelT:
+    """`values` as `model`; InvalidRequest naming the first bad field, as `prefix` + its path."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _bad_field(error.errors(include_url=False)[0], prefix) from error
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told about any exception; an unforeseen one is logged and says nothing of its inside."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, RedisConnectionError | RedisTimeoutError):
+        return StorageUnavailable()
+    log.error("unforeseen error", exc_info=error)
+    return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers. What none of them knows is caught by middleware.Envelope."""
+
+    @app.exception_handler(ApiError)
+    async def _api(_: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return _bad_field({**first, "loc": first["loc"][1:]}).response()  # without FastAPI's "query", "body"
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        code = HTTP_CODES.get(error.status_code, "http_error")
+        return ApiError(error.status_code, error.detail, code=code, headers=error.headers).response()
+
+
+def _bad_field(error: Mapping[str, Any], prefix: str = "") -> InvalidRequest:
+    param = prefix + ".".join(str(part) for part in error["loc"])
+    code = "unknown_parameter" if error["type"] == "extra_forbidden" else "invalid_value"
+    return InvalidRequest(f"{param}: {error['msg']}", param=param or None, code=code)

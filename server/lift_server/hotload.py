@@ -1,0 +1,127 @@
+"""An adapter made resident on its engine for as long as questions need it, and its removal once none does.
+
+A missing adapter folder kills vLLM (engine-facts.md, 0.1), hence the order of a removal: routing stops, the
+questions in flight end, the engine drops it, then the cached and the durable copy go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from lift_config.contract import (
+    ACTIVE,
+    ADAPTER_FILES,
+    MANIFEST_FILE,
+    AdapterState,
+    JobRecord,
+    Status,
+    adapter_path,
+    adapter_redis_key,
+)
+from lift_server.engine import Engine
+from lift_server.errors import ApiError, DocumentNotFound
+from lift_server.metrics import Metrics
+from lift_server.records import Records
+
+log = logging.getLogger(__name__)
+
+REMOVAL_S = 10.0  # a deletion answers after so long at most; the removal itself waits for the last question
+
+
+class Hotload:
+    """`blobs` is the Redis that holds adapters. Questions in flight are counted per server process."""
+
+    def __init__(self, engine: Engine, records: Records, blobs: Redis, metrics: Metrics) -> None:
+        self._engine = engine
+        self._records = records
+        self._blobs = blobs
+        self._metrics = metrics
+        self._active: set[str] = set()  # jobs seen on their way to an adapter
+        self._in_flight: Counter[str] = Counter()
+        self._removing: dict[str, asyncio.Event] = {}  # set when nothing is in flight
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def resident(self, adapter_id: str) -> AsyncIterator[AdapterState]:
+        """The adapter stays loaded while the block lasts; yields where it was found."""
+        if adapter_id in self._removing:
+            raise DocumentNotFound
+        self._in_flight[adapter_id] += 1
+        try:
+            yield await self._engine.load(adapter_id)
+        finally:
+            self._in_flight[adapter_id] -= 1
+            if not self._in_flight[adapter_id]:
+                del self._in_flight[adapter_id]
+                if adapter_id in self._removing:
+                    self._removing[adapter_id].set()
+
+    async def job_changed(self, job_key: str) -> None:
+        """Load a just published adapter before it is asked for; that goes on in the background."""
+        job = await self._records.job(job_key)
+        if job is not None and job.status in ACTIVE:
+            self._active.add(job_key)
+        elif job_key in self._active:
+            self._active.discard(job_key)
+            if job is not None and job.status is Status.READY:
+                newest = job.adapters[-1]
+                self._metrics.ready(newest.ready_s - job.received_s, job.timeline, recipe=newest.recipe)
+                self._start(self._prefetch(newest.id))
+
+    async def remove(self, job: JobRecord) -> None:
+        """Remove a deleted job's adapters. Waits REMOVAL_S at most; goes on in the background."""
+        removals = [self._start(self._remove(job.key, adapter.id)) for adapter in job.adapters]
+        if removals:
+            await asyncio.wait(removals, timeout=REMOVAL_S)
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("background work failed", exc_info=error)
+
+    async def _prefetch(self, adapter_id: str) -> None:
+        try:
+            async with self.resident(adapter_id) as state:
+                log.info("adapter %s prefetched (%s)", adapter_id, state.value)
+        except ApiError as error:
+            log.warning("adapter %s was not prefetched: %s", adapter_id, error.message)
+
+    async def _remove(self, job_key: str, adapter_id: str) -> None:
+        drained = self._removing.setdefault(adapter_id, asyncio.Event())
+        try:
+            if self._in_flight[adapter_id]:
+                await drained.wait()
+            await self._erase(job_key, adapter_id)
+        finally:
+            self._removing.pop(adapter_id, None)
+
+    async def _erase(self, job_key: str, adapter_id: str) -> None:
+        async with self._records.lock(job_key):
+            if await self._records.job(job_key) is not None:
+                return  # the same content was uploaded again meanwhile, and may publish under this very id
+            try:
+                await self._engine.remove(adapter_id)
+            except ApiError as error:
+                log.warning("adapter %s was not removed from every engine: %s", adapter_id, error.message)
+            await self._blobs.unlink(adapter_redis_key(adapter_id))
+            for name in (MANIFEST_FILE, *ADAPTER_FILES):
+                await self._records.discard(adapter_path(adapter_id, name))
+        log.info("adapter %s removed", adapter_id)

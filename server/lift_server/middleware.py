@@ -1,0 +1,56 @@
+"""The outermost layer: when a request began, its id on every answer, and the envelope around what nobody caught."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lift_server.errors import as_api_error
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+
+
+class Envelope:
+    """ASGI middleware; plain, since Starlette's base class would stand between a stream and its client."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope.setdefault("state", {})["received_s"] = time.time()
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        begun = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - the HTTP edge: nothing may leave without the envelope
+            answer = as_api_error(error)
+            if not begun:
+                await answer.response()(scope, receive, send_with_id)
+
+
+def received_s(request: Request) -> float:
+    """When the request's first byte was read, Unix seconds: where TTFT and time to ready begin."""
+    began: float = request.state.received_s
+    return began
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"

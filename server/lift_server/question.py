@@ -1,0 +1,85 @@
+"""A chat request's body → a Question: our own fields taken out and checked, everything else untouched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lift_config.contract import DOCUMENT_ID
+from lift_config.settings import Settings
+from lift_server.errors import InvalidRequest, ModelNotFound, validated
+from lift_server.schemas import LiftOptions
+
+Json = dict[str, Any]
+
+MODES_NOT_YET = ("auto", "hybrid")
+FIELDS_NOT_YET = ("recipe", "ttft_budget_s", "evidence")
+
+
+@dataclass(frozen=True)
+class Question:
+    """`body` is what the engine is to get, but for the model and the framing. `model` is echoed as asked."""
+
+    body: Json
+    model: str
+    document_id: str | None
+    lift: LiftOptions
+    stream: bool
+    received_s: float
+
+
+def read_question(settings: Settings, values: Json, received_s: float) -> Question:
+    """InvalidRequest naming the field, or ModelNotFound, before anything costs time."""
+    body = dict(values)
+    named, lift = body.pop("document_id", None), body.pop("lift", None)
+    model, in_model = _model(settings, body.get("model"))
+    stream = body.get("stream")
+    if stream not in (None, True, False):
+        raise InvalidRequest("stream: must be true or false.", param="stream")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise InvalidRequest("messages: must be a list of at least one message.", param="messages")
+    return Question(
+        body=body,
+        model=model,
+        document_id=_document_id(named, in_model),
+        lift=_lift(lift),
+        stream=bool(stream),
+        received_s=received_s,
+    )
+
+
+def _model(settings: Settings, model: Any) -> tuple[str, str | None]:
+    """The model as asked for, and the document that `<base>:<document id>` names."""
+    if not isinstance(model, str):
+        raise InvalidRequest(f"model: must be a string; this server serves {settings.model_name!r}.", param="model")
+    if model == settings.model_name:
+        return model, None
+    document_id = model.removeprefix(f"{settings.model_name}:")
+    if not DOCUMENT_ID.fullmatch(document_id) or document_id == model:
+        raise ModelNotFound(model)
+    return model, document_id
+
+
+def _document_id(named: Any, in_model: str | None) -> str | None:
+    if named is None:
+        return in_model
+    if not isinstance(named, str):
+        raise InvalidRequest("document_id: must be a string.", param="document_id")
+    if in_model is not None and in_model != named:
+        raise InvalidRequest("document_id: the model names another document.", param="document_id")
+    return named
+
+
+def _lift(values: Any) -> LiftOptions:
+    if values is None:
+        return LiftOptions()
+    if not isinstance(values, dict):
+        raise InvalidRequest("lift: must be an object.", param="lift")
+    for name in FIELDS_NOT_YET:
+        if name in values:
+            raise InvalidRequest(f"lift.{name}: not supported yet.", param=f"lift.{name}", code="not_supported")
+    if values.get("mode") in MODES_NOT_YET:
+        message = f"lift.mode: {values['mode']!r} is not supported yet."
+        raise InvalidRequest(message, param="lift.mode", code="not_supported")
+    return validated(LiftOptions, values, prefix="lift.")

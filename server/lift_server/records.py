@@ -1,0 +1,226 @@
+"""Documents and jobs as they lie in Redis and in the store; every write that must be atomic is here.
+
+In: records. Out: records. The store is written before Redis, so Redis can always be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+import obstore
+from obstore.store import ObjectStore
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import WatchError
+
+from lift_config.contract import (
+    ACTIVE,
+    CHANGED_CHANNEL,
+    JOB_FIELD,
+    JOBS_STREAM,
+    DocumentRecord,
+    JobRecord,
+    Progress,
+    Status,
+    document_path,
+    document_redis_key,
+    job_documents_redis_key,
+    job_path,
+    job_redis_key,
+    original_path,
+    owner_redis_key,
+    text_path,
+)
+from lift_config.phases import Phase, Timeline
+
+OWNER = "default"  # the one owner there is without API keys
+STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
+
+
+class Records:
+    """`redis` is the control instance, with decoded responses."""
+
+    def __init__(self, redis: Redis, store: ObjectStore) -> None:
+        self.redis = redis
+        self.store = store
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, job_key: str) -> asyncio.Lock:
+        """Held over an upload's and a removal's several writes, so that neither undoes the other's."""
+        return self._locks.setdefault(job_key, asyncio.Lock())
+
+    # ---- reading ----
+
+    async def document(self, document_id: str) -> DocumentRecord | None:
+        return (await self.documents([document_id]))[0]
+
+    async def documents(self, document_ids: Iterable[str]) -> list[DocumentRecord | None]:
+        hashes = await self._hashes(document_redis_key(document_id) for document_id in document_ids)
+        return [DocumentRecord.from_redis(fields) if fields else None for fields in hashes]
+
+    async def job(self, job_key: str) -> JobRecord | None:
+        return (await self.jobs([job_key]))[0]
+
+    async def jobs(self, job_keys: Iterable[str]) -> list[JobRecord | None]:
+        hashes = await self._hashes(job_redis_key(job_key) for job_key in job_keys)
+        return [JobRecord.from_redis(fields) if fields else None for fields in hashes]
+
+    async def ids(self, *, start: int, count: int, newest_first: bool) -> list[str]:
+        """Document ids by time of upload."""
+        found = await self.redis.zrange(owner_redis_key(OWNER), start, start + count - 1, desc=newest_first)
+        return [str(member) for member in found]
+
+    async def rank(self, document_id: str, *, newest_first: bool) -> int | None:
+        ask = self.redis.zrevrank if newest_first else self.redis.zrank
+        found: Any = await ask(owner_redis_key(OWNER), document_id)
+        return None if found is None else int(found)
+
+    async def stored_job(self, job_key: str) -> JobRecord | None:
+        content = await self.read(job_path(job_key))
+        return None if content is None else JobRecord.from_json(content)
+
+    async def text(self, job_key: str) -> str | None:
+        content = await self.read(text_path(job_key))
+        return None if content is None else content.decode()
+
+    async def read(self, path: str) -> bytes | None:
+        """An object of the store; None where there is none."""
+        try:
+            found = await obstore.get_async(self.store, path)
+        except FileNotFoundError:
+            return None
+        return bytes(await found.bytes_async())
+
+    async def _hashes(self, keys: Iterable[str]) -> list[dict[str, str]]:
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hgetall(key)
+            hashes: list[dict[str, str]] = await pipe.execute()
+        return hashes
+
+    # ---- writing ----
+
+    async def store_job(self, job: JobRecord) -> None:
+        await obstore.put_async(self.store, job_path(job.key), job.to_json().encode())
+
+    async def add(self, document: DocumentRecord, fresh: JobRecord, content: bytes, text: str) -> JobRecord:
+        """Take in a document. Its job is `fresh` where its content is new, else the one there is, which is
+        put into the queue again where it had failed or been cancelled."""
+        async with self.lock(fresh.key):
+            await obstore.put_async(self.store, original_path(document.id), content)
+            await obstore.put_async(self.store, text_path(fresh.key), text.encode())
+            await obstore.put_async(self.store, document_path(document.id), document.to_json().encode())
+            while True:
+                with suppress(WatchError):  # the job changed meanwhile: look again
+                    return await self._add_to_redis(document, fresh)
+
+    async def _add_to_redis(self, document: DocumentRecord, fresh: JobRecord) -> JobRecord:
+        async with self.redis.pipeline() as pipe:
+            await pipe.watch(job_redis_key(fresh.key))
+            known = await self.job(fresh.key)
+            job = known or await self.stored_job(fresh.key) or fresh
+            if job.status in STOPPED:
+                job = job.changed(
+                    status=Status.QUEUED,
+                    progress=Progress(),
+                    error=None,
+                    received_s=fresh.received_s,
+                    timeline=fresh.timeline,
+                )
+            if job is not known:
+                await self.store_job(job)
+            pipe.multi()  # type: ignore[no-untyped-call]
+            write_document(pipe, document)
+            if job is not known:
+                write_job(pipe, job)
+            await pipe.execute()
+        return job
+
+    async def cancel(self, job_key: str) -> JobRecord | None:
+        """The job, cancelled where it was active; the worker reads of it on lift:changed."""
+        while True:
+            with suppress(WatchError):
+                return await self._cancel_in_redis(job_key)
+
+    async def _cancel_in_redis(self, job_key: str) -> JobRecord | None:
+        async with self.redis.pipeline() as pipe:
+            await pipe.watch(job_redis_key(job_key))
+            job = await self.job(job_key)
+            if job is None or job.status not in ACTIVE:
+                return job
+            job = job.changed(status=Status.CANCELLED)
+            await self.store_job(job)
+            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.hset(job_redis_key(job_key), "status", job.to_redis()["status"])
+            pipe.publish(CHANGED_CHANNEL, job_key)
+            await pipe.execute()
+        return job
+
+    async def remove(self, document: DocumentRecord) -> JobRecord | None:
+        """Forget a document; its job, text and record too where no other document uses them.
+
+        Returns the job that went. Its adapters are left: they may still be answering (hotload.py).
+        """
+        async with self.lock(document.job_key):
+            await self.discard(document_path(document.id))
+            while True:
+                with suppress(WatchError):
+                    job = await self._remove_from_redis(document)
+                    break
+            await self.discard(original_path(document.id))
+            if job is not None:
+                await self.discard(text_path(job.key))
+                await self.discard(job_path(job.key))
+        return job
+
+    async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
+        job_key, users_key = document.job_key, job_documents_redis_key(document.job_key)
+        async with self.redis.pipeline() as pipe:
+            await pipe.watch(users_key, job_redis_key(job_key))
+            is_last = not {str(user) for user in await self.redis.smembers(users_key)} - {document.id}
+            job = await self.job(job_key) if is_last else None
+            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.delete(document_redis_key(document.id))
+            pipe.zrem(owner_redis_key(document.owner), document.id)
+            pipe.srem(users_key, document.id)
+            if is_last:
+                pipe.delete(job_redis_key(job_key))
+            pipe.publish(CHANGED_CHANNEL, job_key)  # a worker on it finds no record, and stops
+            await pipe.execute()
+        return job
+
+    async def discard(self, path: str) -> None:
+        """Delete from the store; nothing happens where it is gone already."""
+        with suppress(FileNotFoundError):
+            await obstore.delete_async(self.store, path)
+
+
+def queued_timeline(received_s: float) -> Timeline:
+    timeline = Timeline()
+    timeline.start(Phase.QUEUE, received_s)
+    return timeline
+
+
+def is_expired(document: DocumentRecord) -> bool:
+    return document.expires_s is not None and document.expires_s <= time.time()
+
+
+def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
+    fields: dict[Any, Any] = {**document.to_redis()}  # redis-py's type for a mapping is invariant
+    pipe.hset(document_redis_key(document.id), mapping=fields)
+    pipe.zadd(owner_redis_key(document.owner), {document.id: document.created_s})
+    pipe.sadd(job_documents_redis_key(document.job_key), document.id)
+
+
+def write_job(pipe: Pipeline, job: JobRecord) -> None:
+    """The whole record, and its place in the queue where it is to be trained."""
+    fields: dict[Any, Any] = {**job.to_redis()}
+    pipe.hset(job_redis_key(job.key), mapping=fields)
+    if job.status in ACTIVE:
+        pipe.xadd(JOBS_STREAM, {JOB_FIELD: job.key})
+    pipe.publish(CHANGED_CHANNEL, job.key)

@@ -1,0 +1,112 @@
+"""The store → Redis: what Redis lost is written again, and what should be in the queue is put there.
+
+Runs before the server answers, and again whenever Redis was away. It only adds; run twice, it changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+
+import obstore
+from redis.exceptions import WatchError
+
+from lift_config.contract import (
+    ACTIVE,
+    JOB_FIELD,
+    JOBS_STREAM,
+    DocumentRecord,
+    document_path,
+    job_documents_redis_key,
+    job_path,
+    job_redis_key,
+)
+from lift_server.records import Records, write_document, write_job
+
+log = logging.getLogger(__name__)
+
+
+async def recover(records: Records) -> None:
+    counts: Counter[str] = Counter()
+    async for ids in _names(records, "documents"):
+        counts["documents"] += await _restore_documents(records, ids)
+    async for keys in _names(records, "jobs"):
+        counts["jobs"] += await _restore_jobs(records, keys)
+        counts["queued"] += await _enqueue_lost(records, keys)
+    log.info("recovered from the store: %s", dict(counts))
+
+
+async def _names(records: Records, folder: str) -> AsyncIterator[list[str]]:
+    """The records of a folder of the store by name, in batches."""
+    async for batch in obstore.list(records.store, folder):
+        paths = [entry["path"] for entry in batch]
+        yield [path.rsplit("/", 1)[1].removesuffix(".json") for path in paths if path.endswith(".json")]
+
+
+async def _restore_documents(records: Records, ids: list[str]) -> int:
+    known = await records.documents(ids)
+    lost = [document_id for document_id, document in zip(ids, known, strict=True) if document is None]
+    for document_id in lost:
+        with _unreadable_is_left_alone(document_path(document_id)):
+            content = await records.read(document_path(document_id))
+            if content is None:
+                continue  # deleted this moment
+            async with records.redis.pipeline() as pipe:
+                write_document(pipe, DocumentRecord.from_json(content))
+                await pipe.execute()
+    return len(lost)
+
+
+async def _restore_jobs(records: Records, keys: list[str]) -> int:
+    known = await records.jobs(keys)
+    restored = 0
+    for key in (key for key, job in zip(keys, known, strict=True) if job is None):
+        with _unreadable_is_left_alone(job_path(key)):
+            job = await records.stored_job(key)
+            if job is None or not await records.redis.exists(job_documents_redis_key(key)):
+                continue  # no document uses it: an upload or a deletion was cut off
+            # A worker that outlived Redis still holds a claim of old: start above any count it can know.
+            async with records.redis.pipeline() as pipe:
+                write_job(pipe, job.changed(fence=int(time.time())))
+                await pipe.execute()
+            restored += 1
+    return restored
+
+
+@contextmanager
+def _unreadable_is_left_alone(path: str) -> Iterator[None]:
+    """One spoilt record must not keep all others from being served."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError):
+        log.exception("%s in the store is not a record", path)
+
+
+async def _enqueue_lost(records: Records, keys: list[str]) -> int:
+    """Active jobs without an entry in the stream: nobody would ever claim them."""
+    active = {job.key for job in await records.jobs(keys) if job is not None and job.status in ACTIVE}
+    lost = active - await _queued(records) if active else set()
+    for key in lost:
+        with suppress(WatchError):  # it changed this moment, so somebody has it
+            await _enqueue(records, key)
+    return len(lost)
+
+
+async def _enqueue(records: Records, key: str) -> None:
+    async with records.redis.pipeline() as pipe:
+        await pipe.watch(job_redis_key(key))
+        job = await records.job(key)
+        if job is None or job.status not in ACTIVE or key in await _queued(records):
+            return
+        pipe.multi()  # type: ignore[no-untyped-call]
+        pipe.xadd(JOBS_STREAM, {JOB_FIELD: key})
+        await pipe.execute()
+
+
+async def _queued(records: Records) -> set[str]:
+    """Keys in the stream; a claimed entry stays in it until it is done."""
+    entries = await records.redis.xrange(JOBS_STREAM)
+    return {str(fields.get(JOB_FIELD)) for _, fields in entries or [] if fields}

@@ -1,0 +1,46 @@
+"""/v1/models: the base model, and ready documents as `<base>:<document id>`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from lift_config.contract import Status
+from lift_server import documents
+from lift_server.errors import DocumentNotFound, ModelNotFound
+from lift_server.schemas import ModelList, ModelObject
+from lift_server.state import CurrentState, State
+
+router = APIRouter(prefix="/v1/models")
+
+SHOWN_DOCUMENTS = 100
+
+
+@router.get("")
+async def list_models(state: CurrentState) -> ModelList:
+    base = _base(state)
+    models = [base]
+    async for document, job in documents.in_order(state):
+        if job.status is Status.READY:
+            models.append(ModelObject(id=f"{base.id}:{document.id}", created=int(document.created_s)))
+        if len(models) > SHOWN_DOCUMENTS:
+            break
+    return ModelList(data=models)
+
+
+@router.get("/{model_id:path}")
+async def look(model_id: str, state: CurrentState) -> ModelObject:
+    base = _base(state)
+    if model_id == base.id:
+        return base
+    document_id = model_id.removeprefix(f"{base.id}:")
+    try:
+        document, job = await documents.find(state, document_id)
+    except DocumentNotFound as error:
+        raise ModelNotFound(model_id) from error
+    if document_id == model_id or job.status is not Status.READY:
+        raise ModelNotFound(model_id)
+    return ModelObject(id=model_id, created=int(document.created_s))
+
+
+def _base(state: State) -> ModelObject:
+    return ModelObject(id=state.settings.model_name, created=int(state.started_s))

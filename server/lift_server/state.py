@@ -1,0 +1,34 @@
+"""What a running server is made of; built by app.py, reached by routes through `current`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from lift_config.settings import Settings
+from lift_server.engine import Engine
+from lift_server.hotload import Hotload
+from lift_server.metrics import Metrics
+from lift_server.records import Records
+from lift_server.watch import JobWatcher
+
+
+@dataclass(frozen=True)
+class State:
+    settings: Settings
+    records: Records
+    engine: Engine
+    hotload: Hotload
+    watcher: JobWatcher
+    metrics: Metrics
+    started_s: float
+
+
+def current(request: Request) -> State:
+    state: State = request.app.state.lift
+    return state
+
+
+CurrentState = Annotated[State, Depends(current)]

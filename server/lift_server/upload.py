@@ -1,0 +1,116 @@
+"""An upload → its document's record and a training job; the same content shares one job (records.add).
+
+The producing half of the queue; lift_workers/jobs.py is the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+import secrets
+from dataclasses import dataclass
+
+from lift_config.contract import DocumentRecord, JobRecord, job_key
+from lift_config.recipe import Recipe, load_recipes
+from lift_config.settings import Settings
+from lift_server.decode import document_text
+from lift_server.errors import InvalidRequest
+from lift_server.records import OWNER, queued_timeline
+from lift_server.schemas import UploadFields
+from lift_server.state import State
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What came in. `param` is the field that held the text: `file` or `text`."""
+
+    content: bytes
+    param: str
+    filename: str | None
+    fields: UploadFields
+    received_s: float
+
+
+async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecord]:
+    """Record the document and see that it gets trained; returns before that begins."""
+    recipe = _recipe(state.settings, upload.fields)
+    _check_base_model(state.settings, upload.fields)
+    text, sha256 = await asyncio.to_thread(_read, upload)  # 16 MB take a while to normalise
+    fresh = _job(state.settings, upload, text, recipe)
+    document = _document(upload, sha256, fresh.key)
+    job = await state.records.add(document, fresh, upload.content, text)
+    log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
+    return document, job
+
+
+def _read(upload: Upload) -> tuple[str, str]:
+    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
+
+
+def _recipe(settings: Settings, fields: UploadFields) -> Recipe:
+    name = fields.recipe or settings.recipe
+    recipes = load_recipes()
+    if name not in recipes:
+        raise InvalidRequest(
+            f"recipe: unknown recipe {name[:100]!r}; known: {', '.join(sorted(recipes))}.", param="recipe"
+        )
+    max_rank = settings.engine.max_lora_rank
+    if recipes[name].rank > max_rank:
+        raise InvalidRequest(
+            f"recipe: {name!r} has rank {recipes[name].rank}, but this server's engine.max_lora_rank is {max_rank}.",
+            param="recipe",
+        )
+    return recipes[name]
+
+
+def _check_base_model(settings: Settings, fields: UploadFields) -> None:
+    if fields.base_model not in (None, settings.model_name):
+        raise InvalidRequest(f"base_model: this server serves {settings.model_name!r} only.", param="base_model")
+
+
+def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
+    title = upload.fields.title or None
+    key = job_key(
+        owner=OWNER,
+        text=text,
+        title=title,
+        base_model=settings.model_name,
+        base_revision=settings.base_revision,
+        recipe=recipe,
+    )
+    return JobRecord(
+        key=key,
+        owner=OWNER,
+        title=title,
+        base_model=settings.model_name,
+        base_revision=settings.base_revision,
+        recipe=recipe.name,
+        received_s=upload.received_s,
+        timeline=queued_timeline(upload.received_s),
+    )
+
+
+def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:
+    expires = upload.fields.expires_after
+    return DocumentRecord(
+        id=f"doc_{secrets.token_hex(12)}",
+        owner=OWNER,
+        job_key=key,
+        title=upload.fields.title or None,
+        filename=_plain_name(upload.filename),
+        size_bytes=len(upload.content),
+        sha256=sha256,
+        created_s=upload.received_s,
+        metadata=upload.fields.metadata,
+        expires_s=upload.received_s + expires.seconds if expires else None,
+    )
+
+
+def _plain_name(filename: str | None) -> str | None:
+    """The last part of a path, without control characters or lone surrogates."""
+    name = re.split(r"[/\\]", filename or "")[-1]
+    return "".join(c for c in name if c.isprintable())[:255] or None

@@ -1,0 +1,97 @@
+"""One subscription to lift:changed for the whole process: questions wait here for their document's job.
+
+In: job keys on the channel. Out: `finished`, and a callback for every change. A lost message costs RECHECK_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from lift_config.contract import ACTIVE, CHANGED_CHANNEL, JobRecord
+from lift_server.errors import DocumentNotFound
+from lift_server.records import Records
+
+log = logging.getLogger(__name__)
+
+RECHECK_S = 5.0
+POLL_S = 1.0
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+OnChange = Callable[[str], Awaitable[None]]
+OnReconnect = Callable[[], Awaitable[None]]
+
+
+class JobWatcher:
+    """Run `run` as a task. `on_reconnect` runs whenever Redis is back after it was lost: it may be empty.
+
+    `redis` must not reconnect by itself, or the loss would go unnoticed.
+    """
+
+    def __init__(self, redis: Redis, records: Records, on_change: OnChange, on_reconnect: OnReconnect) -> None:
+        self._redis = redis
+        self._records = records
+        self._on_change = on_change
+        self._on_reconnect = on_reconnect
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.subscribed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen for ever; reconnects with growing pauses."""
+        failures = 0
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.subscribe(CHANGED_CHANNEL)
+                    if failures:
+                        await self._on_reconnect()
+                    failures = 0
+                    self.subscribed.set()
+                    await self._listen(pubsub)
+            except Exception as error:  # this loop's edge: whatever broke, the next round begins afresh
+                self.subscribed.clear()
+                log.warning("lift:changed lost: %s", error, exc_info=not isinstance(error, RedisError))
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+                failures += 1
+
+    async def finished(self, job_key: str) -> JobRecord:
+        """The job once it is no longer queued or training; DocumentNotFound where it is deleted meanwhile."""
+        with self._changes(job_key) as changed:
+            while True:
+                changed.clear()
+                job = await self._records.job(job_key)
+                if job is None:
+                    raise DocumentNotFound
+                if job.status not in ACTIVE:
+                    return job
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RECHECK_S):
+                        await changed.wait()
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        while True:
+            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
+            if message is None:
+                continue
+            job_key = str(message["data"])
+            for changed in self._waiting.get(job_key, ()):
+                changed.set()
+            await self._on_change(job_key)
+
+    @contextmanager
+    def _changes(self, job_key: str) -> Iterator[asyncio.Event]:
+        changed = asyncio.Event()
+        self._waiting[job_key].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[job_key].discard(changed)
+            if not self._waiting[job_key]:
+                del self._waiting[job_key]

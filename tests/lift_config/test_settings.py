@@ -1,0 +1,126 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lift_config.settings import BUNDLED_MODEL, Settings
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting from outside."""
+    for name in os.environ:
+        if name.startswith("LIFT_") or name == "REDIS_URL":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The operator's file, empty so far."""
+    path = tmp_path / "lift.yaml"
+    path.write_text("")
+    monkeypatch.setenv("LIFT_CONFIG", str(path))
+    return path
+
+
+def test_the_defaults_are_whole() -> None:
+    settings = Settings()
+    assert settings.base_model == BUNDLED_MODEL == settings.model_name
+    assert settings.recipe == "balanced"
+    assert settings.engine_urls == ("http://127.0.0.1:8100",)
+    assert settings.redis_url == ""
+
+
+def test_an_empty_file_changes_nothing(file: Path) -> None:
+    assert file.read_text() == ""
+    assert Settings().recipe == "balanced"
+
+
+def test_the_file_is_read_and_the_environment_wins(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("recipe: fast\nengine:\n  port: 9000\n  max_loras: 2\nredis_url: redis://file\n")
+    monkeypatch.setenv("LIFT_ENGINE__PORT", "9100")
+    settings = Settings()
+    assert (settings.recipe, settings.engine.port, settings.engine.max_loras) == ("fast", 9100, 2)
+    assert settings.redis_url == "redis://file"
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "LIFT_REDIS_URL"])
+def test_both_names_of_the_redis_url_beat_the_file(file: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    file.write_text("redis_url: redis://file\n")
+    monkeypatch.setenv(name, "redis://environment")
+    assert Settings().redis_url == "redis://environment"
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "")
+    monkeypatch.setenv("LIFT_ENGINES", "")
+    assert (Settings().redis_url, Settings().engines) == ("", 1)
+
+
+@pytest.mark.parametrize("text", ["recpie: fast\n", "engine:\n  prot: 1\n", "worker:\n  lease: 3\n"])
+def test_an_unknown_key_in_the_file_is_refused_by_name(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ValidationError, match=text.split(":")[-2].split()[-1]):
+        Settings()
+
+
+def test_an_unknown_variable_of_a_section_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFT_ENGINE__PROT", "1")
+    with pytest.raises(ValidationError, match="prot"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("recipe: paper\n", "engine.max_lora_rank"),  # rank 128 above 16
+        ("recipe: quickest\n", "unknown recipe 'quickest'"),
+        ("engine: {max_loras: 8, max_cpu_loras: 4}\n", "engine.max_cpu_loras"),
+        ("engine: {gpu_memory_fraction: 0.8}\n", "engine.gpu_memory_fraction"),
+        ("engine: {max_lora_rank: 24}\n", "max_lora_rank"),
+        ("server: {port: 0}\n", "port"),
+        ("worker: {lease_s: 0.5}\n", "lease_s"),
+        ("device: tpu\n", "device"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(file: Path, text: str, field: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ValidationError, match=field):
+        Settings()
+
+
+def test_a_recipe_of_a_higher_rank_wants_a_wider_engine(file: Path) -> None:
+    file.write_text("recipe: paper\nengine: {max_lora_rank: 128}\n")
+    assert Settings().recipe == "paper"
+
+
+@pytest.mark.parametrize(
+    ("base_model", "name"),
+    [
+        ("org/model", "org/model"),
+        ("model", "model"),
+        ("/models/llama-8b", "llama-8b"),
+        ("./models/x", "x"),
+        ("~/x", "x"),
+        ("a/b/c", "c"),
+    ],
+)
+def test_the_served_name_is_never_a_path(base_model: str, name: str) -> None:
+    assert Settings(base_model=base_model).model_name == name
+    assert Settings(base_model=base_model, served_name="own").model_name == "own"
+
+
+def test_engines_count_up_from_the_first_port_or_run_elsewhere() -> None:
+    assert Settings(engines=2).engine_urls == ("http://127.0.0.1:8100", "http://127.0.0.1:8101")
+    assert Settings(engine={"urls": ["http://a:1/", "http://b:2"]}).engine_urls == ("http://a:1", "http://b:2")
+
+
+def test_the_store_is_a_folder_below_home_unless_it_is_named(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).resolved_store_url == f"file://{tmp_path}/store"
+    assert Settings(home=tmp_path, store_url="s3://bucket/p").resolved_store_url == "s3://bucket/p"
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().engine.port = 1  # type: ignore[misc]

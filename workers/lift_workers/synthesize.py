@@ -1,0 +1,229 @@
+"""Synthesize: segments in, synthetic tasks out, in the order the engine finishes them.
+
+The base model itself writes the tasks, through the engine's own completions API: few-shot, since small models
+follow an example better than an instruction, and the shared part first, so that vLLM's prefix cache serves
+it. Replies are parsed tolerantly: a useless one costs only itself. Filters keep a task only where its answer
+stands in its segment and its question speaks of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from lift_config.recipe import Recipe
+from lift_workers.jobs import JobFailed
+from lift_workers.segment import Segment
+
+MAX_TASK_TOKENS = 56  # a question and a short answer
+TEMPERATURE = 0.6
+CONNECT_S = 10.0
+ATTEMPTS = 6  # of one request, while an engine restarts
+RETRY_S = 2.0  # times the attempt
+
+FEW_SHOT = """Write a question about the text and answer it in the text's own words.
+
+Before: The bridge crosses the Thames.
+Text: It was opened in 1832 and was designed by the engineer William Tierney Clark.
+Question: Who designed the bridge?
+Answer: William Tierney Clark
+
+Before: All sales are subject to these terms.
+Text: Refunds are paid within 14 days, except for opened software, which cannot be returned.
+Question: Within how many days are refunds paid?
+Answer: 14 days
+
+Before: The museum has four halls.
+Text: Its oldest painting is called The Miller's Daughter and hangs in the north hall.
+Question: What is the museum's oldest painting called?
+Answer: The Miller's Daughter
+
+Before:
+Text: Because the valve sticks in cold weather, the pump must be warmed before use.
+Question: Why must the pump be warmed before use?
+Answer: Because the valve sticks in cold weather
+
+"""
+STARTS = ("What", "Who", "Where", "When", "How many", "Which", "What is the name of", "How", "", "Why")
+"""Beginnings of the questions asked for, in turn: left alone, a small model asks the same one every time."""
+
+BEFORE_CHARS = 160  # of a segment's context; enough for "it" and "he", little to prefill
+
+
+@dataclass(frozen=True)
+class SyntheticTask:
+    """One question and its answer, written about segment `segment`."""
+
+    segment: int
+    question: str
+    answer: str
+
+
+class Generator:
+    """The LLM that writes the tasks: the base model behind the engines' completions API.
+
+    An async context manager. `concurrency` bounds the samples in flight over all requests.
+    """
+
+    def __init__(self, engine_urls: Sequence[str], api_key: str, model_name: str, concurrency: int) -> None:
+        self._urls = engine_urls
+        self._api_key = api_key
+        self._model_name = model_name
+        self._slots = asyncio.Semaphore(concurrency)
+        self._sent = 0
+
+    async def __aenter__(self) -> Self:
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def complete(self, prompt: str) -> str:
+        """One sampled continuation of `prompt`, up to an empty line."""
+        body = {
+            "prompt": prompt,
+            "max_tokens": MAX_TASK_TOKENS,
+            "temperature": TEMPERATURE,
+            "stop": ["\n\n", "\nText:", "\nBefore:"],
+        }
+        async with self._slots:
+            reply = await self._post("/v1/completions", body)
+        return str(reply["choices"][0]["text"])
+
+    async def count_tokens(self, text: str) -> int:
+        """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), in any length."""
+        reply = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
+        return int(reply["count"])
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Engines in turn; waits for one that restarts. JobFailed where none answers or one refuses."""
+        for attempt in range(1, ATTEMPTS + 1):
+            self._sent += 1
+            url = self._urls[self._sent % len(self._urls)]
+            try:
+                async with self._session.post(url + path, json={"model": self._model_name, **body}) as response:
+                    if response.status == 200:
+                        reply: dict[str, Any] = await response.json()
+                        return reply
+                    said = (await response.text())[:300]
+                    if response.status < 500:
+                        raise JobFailed(
+                            "engine_refused", f"The engine refused a synthesis request: {said}", retry=False
+                        )
+            except aiohttp.ClientConnectionError as error:
+                said = str(error)
+            if attempt < ATTEMPTS:
+                await asyncio.sleep(RETRY_S * attempt)  # nothing announces that an engine is back
+        raise JobFailed("engine_unavailable", f"No engine wrote the synthetic tasks: {said}", retry=True)
+
+
+async def synthesize(
+    segments: Sequence[Segment],
+    recipe: Recipe,
+    generator: Generator,
+    *,
+    title: str | None,
+    on_segment: Callable[[int], None],
+) -> AsyncIterator[SyntheticTask]:
+    """Tasks for every segment, those of one segment together, in the order segments are finished.
+
+    `on_segment` hears each finished segment's number, also of one that got no task.
+    """
+    todo = [asyncio.ensure_future(_about(segment, recipe, generator, title)) for segment in segments]
+    try:
+        for finished in asyncio.as_completed(todo):
+            number, tasks = await finished
+            on_segment(number)
+            for task in tasks:
+                yield task
+    finally:
+        for unfinished in todo:
+            unfinished.cancel()
+        await asyncio.gather(*todo, return_exceptions=True)
+
+
+async def _about(
+    segment: Segment, recipe: Recipe, generator: Generator, title: str | None
+) -> tuple[int, list[SyntheticTask]]:
+    """Sample until the recipe's number of different good tasks is reached, or its number of samples spent."""
+    kept: dict[str, SyntheticTask] = {}
+    budget = round(recipe.tasks_per_segment * recipe.samples_per_task)
+    prompt = _prompt(segment)
+    for first in range(0, budget, len(STARTS)):
+        starts = [STARTS[i % len(STARTS)] for i in range(first, min(budget, first + len(STARTS)))]
+        replies = await asyncio.gather(*(generator.complete(prompt + _begun(start)) for start in starts))
+        for start, reply in zip(starts, replies, strict=True):
+            task = parse(segment, f"{start}{reply}")
+            if task and is_useful(task, segment, title):
+                kept.setdefault(_words_only(task.question), task)
+        if len(kept) >= recipe.tasks_per_segment:
+            break
+    return segment.number, list(kept.values())[: recipe.tasks_per_segment]
+
+
+def _prompt(segment: Segment) -> str:
+    before = segment.context[-BEFORE_CHARS:].replace("\n", " ")
+    return f"{FEW_SHOT}Before: {before}\nText: {segment.text.replace(chr(10), ' ')}\nQuestion:"
+
+
+def _begun(start: str) -> str:
+    return f" {start}" if start else ""
+
+
+_TASK = re.compile(r"\s*(?P<question>[^\n]+?[?？؟;])\s*\n\s*Answer:\s*(?P<answer>[^\n]+)")
+
+
+def parse(segment: Segment, reply: str) -> SyntheticTask | None:
+    """The task in a reply, None where there is none."""
+    found = _TASK.match(reply)
+    if not found:
+        return None
+    answer = found["answer"].strip().strip('"“”').rstrip(".").strip()
+    return SyntheticTask(segment.number, found["question"].strip(), answer) if answer else None
+
+
+# ---- filters ----------------------------------------------------------------------------------------------
+
+MAX_ANSWER_SHARE = 0.7  # of the segment: an answer that repeats it whole answers nothing
+MIN_GROUNDED = 0.6  # of a question's own words that must occur in its segment, context or title
+STEM = 5  # characters two forms of a word share
+_WORD = re.compile(r"[^\W_]+")
+_ASKING = frozenset(
+    _WORD.findall(
+        "a an the of in on at to is was are were be been by for and or with from that this which who whom whose what "
+        "when where how why did does do it its as many much name named called"
+    )
+)
+
+
+def is_useful(task: SyntheticTask, segment: Segment, title: str | None) -> bool:
+    """The answer stands in the segment, the question does not give it away, and asks about what is there."""
+    text, question, answer = map(_words_only, (segment.text, task.question, task.answer))
+    if not answer or not _within(answer, text) or _within(answer, question):
+        return False
+    if len(answer) > MAX_ANSWER_SHARE * len(text):
+        return False
+    stems = {word[:STEM] for word in _words_only(f"{segment.text} {segment.context} {title or ''}").split()}
+    asked = [word for word in question.split() if word not in _ASKING]
+    return bool(asked) and sum(word[:STEM] in stems for word in asked) >= MIN_GROUNDED * len(asked)
+
+
+def _words_only(text: str) -> str:
+    return " ".join(_WORD.findall(text.lower()))
+
+
+def _within(part: str, whole: str) -> bool:
+    """On word boundaries, but within a word where the script has no spaces."""
+    return f" {part} " in f" {whole} " or (not part.isascii() and part in whole)
