@@ -190,7 +190,7 @@ def parse(segment: Segment, reply: str) -> SyntheticTask | None:
     found = _TASK.match(reply)
     if not found:
         return None
-    answer = found["answer"].strip().strip('"“”').rstrip(".").strip()
+    answer = found["answer"].strip().rstrip(".").strip(' "“”')
     return SyntheticTask(segment.number, found["question"].strip(), answer) if answer else None
 
 

@@ -1,0 +1,91 @@
+"""Settings become vLLM's command line and environment."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from lift_config.settings import Settings
+from lift_engine.launch import engine_command, uses_cuda
+
+
+def command(index: int = 0, *, cuda: bool = False, **values: Any) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """Options with values, all of argv, environment."""
+    argv, environment = engine_command(Settings(redis_url="redis://x", **values), index, cuda=cuda)
+    options = {name: value for name, value in itertools.pairwise(argv) if name.startswith("--")}
+    return options, argv, environment
+
+
+def test_cpu() -> None:
+    options, argv, environment = command(base_model="/models/tiny", engine={"cpu_kv_cache_gib": 3})
+    assert options["--dtype"] == "float32"
+    assert options["--max-model-len"] == "2048"
+    assert options["--max-num-batched-tokens"] == "512"
+    assert "--enforce-eager" in argv
+    assert "--lora-dtype" not in argv
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "3"
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+def test_cuda() -> None:
+    options, argv, environment = command(cuda=True, base_model="org/model", engine={"gpu_memory_fraction": 0.5})
+    assert options["--dtype"] == options["--lora-dtype"] == "bfloat16"
+    assert options["--gpu-memory-utilization"] == "0.5"
+    assert "--enforce-eager" not in argv
+    assert "--max-model-len" not in argv  # the model's own
+    assert not {name for name in environment if name.startswith("VLLM_CPU")}
+    assert "CUDA_VISIBLE_DEVICES" not in environment  # one engine takes what there is
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_stated_max_model_len(cuda: bool) -> None:
+    assert command(cuda=cuda, engine={"max_model_len": 4096})[0]["--max-model-len"] == "4096"
+
+
+def test_each_engine_has_its_port_and_gpu() -> None:
+    options, _, environment = command(1, cuda=True, engines=2, engine={"port": 8100})
+    assert options["--port"] == "8101"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment["LIFT_ENGINE_INDEX"] == "1"
+
+
+def test_hub_id_has_a_revision_and_may_go_online() -> None:
+    options, _, environment = command(base_model="org/model", base_revision="abc123")
+    assert options["--model"] == options["--served-model-name"] == "org/model"
+    assert options["--revision"] == "abc123"
+    assert "HF_HUB_OFFLINE" not in environment
+
+
+def test_folder_is_served_by_its_name_and_offline() -> None:
+    options, argv, environment = command(base_model="/models/tiny")
+    assert options["--model"] == "/models/tiny"
+    assert options["--served-model-name"] == "tiny"
+    assert "--revision" not in argv
+    assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_adapters_need_the_plug_in_and_its_limits() -> None:
+    limits = {"max_loras": 3, "max_cpu_loras": 9, "max_lora_rank": 64}
+    options, argv, environment = command(engine=limits)
+    assert "--enable-lora" in argv
+    assert (options["--max-loras"], options["--max-cpu-loras"], options["--max-lora-rank"]) == ("3", "9", "64")
+    assert environment["VLLM_PLUGINS"] == "lift_resolver,lift_endpoints"
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+
+
+def test_the_api_key_stays_out_of_argv() -> None:
+    _, argv, environment = command(engine={"api_key": "sekret"})
+    assert environment["VLLM_API_KEY"] == "sekret"
+    assert "sekret" not in " ".join(argv)
+    assert "VLLM_API_KEY" not in command()[2]  # an empty one would be a key
+
+
+def test_extra_args_come_last() -> None:
+    argv = command(engine={"extra_args": ["--dtype", "float16"]})[1]
+    assert argv[-2:] == ["--dtype", "float16"]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda", True)])
+def test_a_stated_device_is_taken(device: Any, expected: bool) -> None:
+    assert uses_cuda(Settings(device=device)) is expected

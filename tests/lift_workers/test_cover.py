@@ -1,0 +1,43 @@
+"""Tasks from a segment's own words: right answers, something for every sentence."""
+
+import pytest
+from lift_workers.cover import BLANK, cloze, own_words, recite
+from lift_workers.segment import Segment
+
+from lift_config.recipe import load_recipes
+
+SHIP = Segment(3, "The supply ship Greta Lund arrives every second Thursday with 40 barrels of oil.", "")
+
+
+def test_names_and_numbers_come_first() -> None:
+    assert [task.answer for task in cloze(SHIP, 4)] == ["Greta Lund", "Thursday", "40", "arrives"]
+
+
+@pytest.mark.parametrize(
+    "text", [SHIP.text, "東京は日本の首都です。人口は1400万人です。", "x = compute(width, height)", "ein kleiner Satz ohne Namen"]
+)
+def test_a_blank_filled_with_its_answer_is_the_segment(text: str) -> None:
+    tasks = cloze(Segment(0, text, ""), 5)
+    assert tasks
+    for task in tasks:
+        assert task.question.endswith(text.replace(task.answer, BLANK, 1)) or BLANK in task.question
+        assert task.question.removeprefix("Fill in the blank: ").replace(BLANK, task.answer) == text
+
+
+def test_blanks_do_not_overlap() -> None:
+    answers = [task.answer for task in cloze(SHIP, 99)]
+    assert len(answers) == len(set(answers))
+    assert "Greta" not in answers
+
+
+def test_a_segment_of_one_word_has_no_blank_but_is_recited() -> None:
+    assert cloze(Segment(0, "Supercalifragilistic", ""), 3) == []
+    assert recite(Segment(0, "Supercalifragilistic", "")).answer == "Supercalifragilistic"
+
+
+def test_own_words_are_what_the_recipe_asks_for() -> None:
+    recipes = load_recipes()
+    assert own_words(SHIP, recipes["paper"]) == []
+    tasks = own_words(SHIP, recipes["balanced"])
+    assert len(tasks) == recipes["balanced"].cloze_per_segment + 1
+    assert {task.segment for task in tasks} == {3}

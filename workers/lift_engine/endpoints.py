@@ -1,0 +1,95 @@
+"""vLLM's endpoint plug-in: the private HTTP routes by which the server loads and removes adapters.
+
+In: an adapter id (contract.py, ENGINE_ADAPTERS_ROUTE). Out: its state, or an error in OpenAI's envelope. vLLM's own
+routes that load an adapter from any path are closed.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from vllm.lora.resolver import LoRAResolverRegistry
+
+from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE
+from lift_engine.adapters import AdapterError
+from lift_engine.hotload import HotLoader, Residency
+from lift_engine.resolver import RESOLVER_NAME
+
+router = APIRouter()
+CLOSED_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/invocations")
+
+
+class LiftEndpoints:
+    """Entry point `vllm.endpoint_plugins`."""
+
+    name = "lift_endpoints"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        app.include_router(router)
+        app.add_middleware(ClosedRoutes)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        folder = LoRAResolverRegistry.get_resolver(RESOLVER_NAME).folder
+        folder.clear_leftovers()
+        residency = Residency(args.max_loras, args.max_cpu_loras)
+        state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
+
+
+@router.get(ENGINE_ADAPTERS_ROUTE)
+async def list_adapters(request: Request) -> JSONResponse:
+    states = _hot_loader(request).states()
+    return JSONResponse({"adapters": [{"adapter_id": name, "state": state} for name, state in states.items()]})
+
+
+@router.post(ENGINE_ADAPTERS_ROUTE + "/{adapter_id}")
+async def load_adapter(adapter_id: str, request: Request) -> JSONResponse:
+    if not ADAPTER_ID.fullmatch(adapter_id):
+        return _bad_id()
+    try:
+        loaded = await _hot_loader(request).load(adapter_id)
+    except AdapterError as error:
+        return _error(error.status, error.code, str(error))
+    return JSONResponse({"adapter_id": adapter_id, "state": loaded.state, "load_s": round(loaded.load_s, 6)})
+
+
+@router.delete(ENGINE_ADAPTERS_ROUTE + "/{adapter_id}")
+async def remove_adapter(adapter_id: str, request: Request) -> JSONResponse:
+    if not ADAPTER_ID.fullmatch(adapter_id):
+        return _bad_id()
+    await _hot_loader(request).remove(adapter_id)
+    return JSONResponse({"adapter_id": adapter_id, "deleted": True})
+
+
+class ClosedRoutes:
+    """403 for vLLM's own ways to an adapter: load any path, drop one behind our back, or (`/invocations`) ask one
+    without an API key. A middleware, since the SageMaker shim adds its routes after every plug-in's.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(CLOSED_PATHS):
+            message = f"This engine takes adapters at {ENGINE_ADAPTERS_ROUTE} only."
+            await _error(403, "route_closed", message)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _hot_loader(request: Request) -> HotLoader:
+    loader: HotLoader = request.app.state.lift_hot_loader
+    return loader
+
+
+def _bad_id() -> JSONResponse:
+    return _error(400, "invalid_adapter_id", "Not an adapter id.")
+
+
+def _error(status: int, code: str, message: str) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
