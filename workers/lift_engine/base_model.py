@@ -78,7 +78,8 @@ def _convert_once(folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         _convert(fresh)
-        fresh.chmod(0o755)  # mkdtemp's own mode would keep a container's other users out
+        for path in (fresh, *fresh.iterdir()):  # both were made for their owner alone; containers share the folder
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if not folder.is_dir():
             fresh.rename(folder)
     finally:
@@ -87,7 +88,8 @@ def _convert_once(folder: Path) -> None:
 
 def _convert(folder: Path) -> None:
     """transformers reads GGUF but refuses to save what it read, so the weights move into a plain Llama model."""
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: a missing network must cost nothing
+    # Both are read when transformers is imported: a missing network must cost nothing, bars belong to terminals.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
     from transformers.utils import logging

@@ -46,7 +46,7 @@ class WarmTrainer:
             base_model, revision=revision, dtype=dtype, attn_implementation="sdpa"
         ).to(self.device)
         self._base.requires_grad_(False)
-        self._peft: Any = None
+        self.model: Any = None
         self._recipe: Recipe | None = None
         self._step = 0
 
@@ -71,7 +71,7 @@ class WarmTrainer:
             group["lr"] = learning_rate(self._recipe, self._step, total_steps)
         loss = self.loss(pack)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
+        nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=False)
         self._step += 1
@@ -91,20 +91,20 @@ class WarmTrainer:
 
     def export(self, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT and vLLM read them."""
-        self._peft.save_pretrained(folder, safe_serialization=True)
+        self.model.save_pretrained(folder, safe_serialization=True)
 
     def _build(self, recipe: Recipe) -> None:
-        if self._peft is not None:
-            self._base = self._peft.unload()
+        if self.model is not None:
+            self._base = self.model.unload()
         config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        self._peft = get_peft_model(self._base, config)
-        self._parameters = [p for p in self._peft.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
-        causal_lm = self._peft.get_base_model()
+        self.model = get_peft_model(self._base, config)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        causal_lm = self.model.get_base_model()
         self._decoder, self._head = causal_lm.get_decoder(), causal_lm.get_output_embeddings()
 
     def _lora_layers(self) -> list[Any]:
-        return [module for module in self._peft.modules() if isinstance(module, LoraLayer)]
+        return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int | None) -> float:
