@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
@@ -22,6 +22,8 @@ from pydantic_settings import (
 from lift_config.recipe import load_recipes
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
+# LIFT_… variables of other readers: where the file is, which engine a plug-in is in, what scripts/test runs.
+NOT_SETTINGS = frozenset({"config", "engine_index", "test_quick"})
 
 
 class _Section(BaseModel):
@@ -107,6 +109,16 @@ class Settings(BaseSettings):
         path = os.environ.get("LIFT_CONFIG")
         file = [YamlConfigSettingsSource(settings_cls, yaml_file=path)] if path else []
         return (init_settings, env_settings, *file)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_variables(cls, values: Any) -> Any:
+        """pydantic-settings reads the variables it knows and passes over a misspelled one in silence."""
+        sections = {name.removeprefix("LIFT_").split("__")[0].lower() for name in os.environ if name.startswith("LIFT_")}
+        if unknown := sections - set(cls.model_fields) - NOT_SETTINGS:
+            names = ", ".join(f"LIFT_{name.upper()}" for name in sorted(unknown))
+            raise ValueError(f"unknown variable in the environment: {names}")
+        return values
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

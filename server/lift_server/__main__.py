@@ -10,7 +10,7 @@ import uvicorn
 from lift_config.settings import Settings
 from lift_server.app import create_app
 
-GRACE_S = 20  # answers under way at SIGTERM may finish within this
+GRACE_S = 10  # answers under way at SIGTERM may finish within this
 
 
 def main() -> None:

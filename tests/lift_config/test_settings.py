@@ -65,6 +65,12 @@ def test_an_unknown_key_in_the_file_is_refused_by_name(file: Path, text: str) ->
         Settings()
 
 
+def test_a_misspelled_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFT_RECPIE", "fast")
+    with pytest.raises(ValidationError, match="LIFT_RECPIE"):
+        Settings()
+
+
 def test_an_unknown_variable_of_a_section_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFT_ENGINE__PROT", "1")
     with pytest.raises(ValidationError, match="prot"):

@@ -78,8 +78,11 @@ async def _serve(settings: Settings, index: int) -> None:
 
 
 def child_environment(environment: Mapping[str, str], settings: Settings, index: int) -> dict[str, str]:
-    """The training child's: it sees one GPU, the `index`-th of those this worker may use."""
-    child = dict(environment)
+    """The training child's: it sees one GPU, the `index`-th of those this worker may use.
+
+    On a CPU it shares the cores with an engine: OpenMP threads that spin while they wait cost both dearly.
+    """
+    child = {"OMP_WAIT_POLICY": "PASSIVE", **environment}
     if settings.workers > 1 and settings.device != "cpu":
         visible = [device for device in child.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
         child["CUDA_VISIBLE_DEVICES"] = visible[index] if visible else str(index)

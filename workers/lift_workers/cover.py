@@ -8,6 +8,7 @@ measurements); raw-text objectives are an idea of LIFT's earlier versions.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from lift_config.recipe import Recipe
 from lift_workers.segment import Segment
@@ -16,7 +17,7 @@ from lift_workers.synthesize import SyntheticTask
 BLANK = "____"
 _WORD = re.compile(r"[^\W_]+(?:['’.,-][^\W_]+)*")
 _NAME_GAP = re.compile(r"\s(?:(?:of|the|de|von|van|da|di)\s)?")  # what may stand between a name's words
-MIN_WORD_CHARS = 4  # shorter words are seldom what a fact is about
+MIN_WORD_CHARS = 3  # shorter words are seldom what a fact is about
 
 Span = tuple[int, int]
 
@@ -33,7 +34,7 @@ def recite(segment: Segment) -> SyntheticTask:
 
 
 def cloze(segment: Segment, count: int) -> list[SyntheticTask]:
-    """At most `count` blanks: names and numbers first, then the longest words."""
+    """At most `count` blanks: names and numbers first, then the longest words and pairs of words."""
     text = segment.text
     return [
         SyntheticTask(segment.number, f"Fill in the blank: {text[:start]}{BLANK}{text[end:]}", text[start:end])
@@ -47,12 +48,18 @@ def _telling(text: str) -> list[Span]:
     words = [found.span() for found in _WORD.finditer(text)]
     names = [span for span in _names(text, words) if span[0] > 0 or " " in text[span[0] : span[1]]]
     numbers = [span for span in words if text[span[0]].isdigit()]
-    rest = sorted((s for s in words if s[1] - s[0] >= MIN_WORD_CHARS), key=lambda s: s[0] - s[1])
+    long_words = [span for span in words if span[1] - span[0] >= MIN_WORD_CHARS]
+    rest = sorted(_pairs(text, long_words) + long_words, key=lambda span: span[0] - span[1])
     chosen: list[Span] = []
     for start, end in [*names, *numbers, *rest]:
         if all(end <= other_start or start >= other_end for other_start, other_end in chosen):
             chosen.append((start, end))
     return chosen
+
+
+def _pairs(text: str, words: list[Span]) -> list[Span]:
+    """Two words running: "red boots" is one thing."""
+    return [(a[0], b[1]) for a, b in pairwise(words) if text[a[1] : b[0]] == " "]
 
 
 def _names(text: str, words: list[Span]) -> list[Span]:

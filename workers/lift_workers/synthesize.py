@@ -1,15 +1,16 @@
 """Synthesize: segments in, synthetic tasks out, in the order the engine finishes them.
 
 The base model itself writes the tasks, through the engine's own completions API: few-shot, since small models
-follow an example better than an instruction, and the shared part first, so that vLLM's prefix cache serves
-it. Replies are parsed tolerantly: a useless one costs only itself. Filters keep a task only where its answer
-stands in its segment and its question speaks of it.
+follow an example better than an instruction, and the shared part first, so that vLLM's prefix cache serves it.
+Questions are sampled, for variety; each is then answered greedily from its segment, for truth. Filters keep a
+task only where its question speaks of the segment and its answer stands there; a bad reply costs only itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,8 +22,10 @@ from lift_config.recipe import Recipe
 from lift_workers.jobs import JobFailed
 from lift_workers.segment import Segment
 
-MAX_TASK_TOKENS = 56  # a question and a short answer
-TEMPERATURE = 0.6
+MAX_QUESTION_TOKENS = 40
+MAX_ANSWER_TOKENS = 32
+TEMPERATURE = 0.7  # of questions
+QUESTION_MARKS = ("?", "？", "؟")
 CONNECT_S = 10.0
 ATTEMPTS = 6  # of one request, while an engine restarts
 RETRY_S = 2.0  # times the attempt
@@ -90,17 +93,30 @@ class Generator:
     ) -> None:
         await self._session.close()
 
-    async def complete(self, prompt: str) -> str:
-        """One sampled continuation of `prompt`, up to an empty line."""
+    async def question(self, prompt: str) -> str | None:
+        """One sampled continuation of `prompt` up to a question mark; None where none comes."""
         body = {
             "prompt": prompt,
-            "max_tokens": MAX_TASK_TOKENS,
+            "max_tokens": MAX_QUESTION_TOKENS,
             "temperature": TEMPERATURE,
-            "stop": ["\n\n", "\nText:", "\nBefore:"],
+            "stop": [*QUESTION_MARKS, "\n"],
+            "include_stop_str_in_output": True,
         }
+        text = str((await self._choice(body))["text"]).strip()
+        return text if text.endswith(QUESTION_MARKS) else None
+
+    async def answer(self, prompt: str) -> tuple[str, float]:
+        """The likeliest rest of the line, and its mean log-probability per token."""
+        body = {"prompt": prompt, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0, "stop": ["\n"], "logprobs": 0}
+        choice = await self._choice(body)
+        logprobs = choice["logprobs"]["token_logprobs"]
+        return str(choice["text"]).strip(), sum(logprobs) / max(1, len(logprobs))
+
+    async def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
         async with self._slots:
             reply = await self._post("/v1/completions", body)
-        return str(reply["choices"][0]["text"])
+        choice: dict[str, Any] = reply["choices"][0]
+        return choice
 
     async def count_tokens(self, text: str) -> int:
         """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), in any length."""
@@ -158,19 +174,42 @@ async def _about(
     segment: Segment, recipe: Recipe, generator: Generator, title: str | None
 ) -> tuple[int, list[SyntheticTask]]:
     """Sample until the recipe's number of different good tasks is reached, or its number of samples spent."""
-    kept: dict[str, SyntheticTask] = {}
+    asked: set[str] = set()
+    kept: list[tuple[float, SyntheticTask]] = []
     budget = round(recipe.tasks_per_segment * recipe.samples_per_task)
-    prompt = _prompt(segment)
     for first in range(0, budget, len(STARTS)):
         starts = [STARTS[i % len(STARTS)] for i in range(first, min(budget, first + len(STARTS)))]
-        replies = await asyncio.gather(*(generator.complete(prompt + _begun(start)) for start in starts))
-        for start, reply in zip(starts, replies, strict=True):
-            task = parse(segment, f"{start}{reply}")
-            if task and is_useful(task, segment, title):
-                kept.setdefault(_words_only(task.question), task)
+        sampled = await asyncio.gather(*(_question(segment, start, generator) for start in starts))
+        new = {_words_only(q): q for q in sampled if q and is_grounded(q, segment, title)}
+        answered = await asyncio.gather(*(_answered(segment, new[q], generator) for q in new.keys() - asked))
+        asked |= new.keys()
+        kept += [scored for scored in answered if is_supported(*scored, segment)]
         if len(kept) >= recipe.tasks_per_segment:
             break
-    return segment.number, list(kept.values())[: recipe.tasks_per_segment]
+    return segment.number, _varied(kept)[: recipe.tasks_per_segment]
+
+
+async def _question(segment: Segment, start: str, generator: Generator) -> str | None:
+    begun = f" {start}" if start else ""
+    rest = await generator.question(f"{_prompt(segment)}{begun}")
+    return f"{start} {rest}".strip() if rest else None
+
+
+async def _answered(segment: Segment, question: str, generator: Generator) -> tuple[float, SyntheticTask]:
+    answer, score = await generator.answer(f"{_prompt(segment)} {question}\nAnswer:")
+    return score, SyntheticTask(segment.number, question, answer.rstrip(".").strip(' "“”'))
+
+
+def _varied(scored: list[tuple[float, SyntheticTask]]) -> list[SyntheticTask]:
+    """Surest first, but one of each answer before a second one of any."""
+    best_first = [task for _, task in sorted(scored, key=lambda entry: -entry[0])]
+    seen: Counter[str] = Counter()
+    rounds = []
+    for task in best_first:
+        answer = _words_only(task.answer)
+        rounds.append(seen[answer])
+        seen[answer] += 1
+    return [task for _, task in sorted(zip(rounds, best_first, strict=True), key=lambda entry: entry[0])]
 
 
 def _prompt(segment: Segment) -> str:
@@ -178,25 +217,10 @@ def _prompt(segment: Segment) -> str:
     return f"{FEW_SHOT}Before: {before}\nText: {segment.text.replace(chr(10), ' ')}\nQuestion:"
 
 
-def _begun(start: str) -> str:
-    return f" {start}" if start else ""
-
-
-_TASK = re.compile(r"\s*(?P<question>[^\n]+?[?？؟;])\s*\n\s*Answer:\s*(?P<answer>[^\n]+)")
-
-
-def parse(segment: Segment, reply: str) -> SyntheticTask | None:
-    """The task in a reply, None where there is none."""
-    found = _TASK.match(reply)
-    if not found:
-        return None
-    answer = found["answer"].strip().rstrip(".").strip(' "“”')
-    return SyntheticTask(segment.number, found["question"].strip(), answer) if answer else None
-
-
 # ---- filters ----------------------------------------------------------------------------------------------
 
 MAX_ANSWER_SHARE = 0.7  # of the segment: an answer that repeats it whole answers nothing
+MIN_ANSWER_SCORE = -1.0  # mean log-probability below which an answer is a guess
 MIN_GROUNDED = 0.6  # of a question's own words that must occur in its segment, context or title
 STEM = 5  # characters two forms of a word share
 _WORD = re.compile(r"[^\W_]+")
@@ -208,16 +232,21 @@ _ASKING = frozenset(
 )
 
 
-def is_useful(task: SyntheticTask, segment: Segment, title: str | None) -> bool:
-    """The answer stands in the segment, the question does not give it away, and asks about what is there."""
+def is_grounded(question: str, segment: Segment, title: str | None) -> bool:
+    """Whether a question asks about something the segment, its context or the title speaks of."""
+    known = _words_only(f"{segment.text} {segment.context} {title or ''}")
+    stems = {word[:STEM] for word in known.split()}
+    own = [word for word in _words_only(question).split() if word not in _ASKING]
+    found = sum(word[:STEM] in stems or (not word.isascii() and _shares_run(word, known)) for word in own)
+    return bool(own) and found >= MIN_GROUNDED * len(own)
+
+
+def is_supported(score: float, task: SyntheticTask, segment: Segment) -> bool:
+    """Whether the answer stands in the segment, is not given away by its question, and is more than a guess."""
     text, question, answer = map(_words_only, (segment.text, task.question, task.answer))
-    if not answer or not _within(answer, text) or _within(answer, question):
+    if not answer or score < MIN_ANSWER_SCORE or len(answer) > MAX_ANSWER_SHARE * len(text):
         return False
-    if len(answer) > MAX_ANSWER_SHARE * len(text):
-        return False
-    stems = {word[:STEM] for word in _words_only(f"{segment.text} {segment.context} {title or ''}").split()}
-    asked = [word for word in question.split() if word not in _ASKING]
-    return bool(asked) and sum(word[:STEM] in stems for word in asked) >= MIN_GROUNDED * len(asked)
+    return _within(answer, text) and not _within(answer, question)
 
 
 def _words_only(text: str) -> str:
@@ -227,3 +256,8 @@ def _words_only(text: str) -> str:
 def _within(part: str, whole: str) -> bool:
     """On word boundaries, but within a word where the script has no spaces."""
     return f" {part} " in f" {whole} " or (not part.isascii() and part in whole)
+
+
+def _shares_run(word: str, known: str) -> bool:
+    """Two characters running: what a word is where a script writes none."""
+    return any(word[i : i + 2] in known for i in range(len(word) - 1))

@@ -61,7 +61,7 @@ class Trainer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_BYTES,
-            start_new_session=True,  # its own process group, so that kill() reaches its children too
+            process_group=0,  # its own, so that kill() reaches its children; the session stays, so `up` finds it
             env=self._env,
         )
         logger.info("trainer %d: starting", self._process.pid)

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 
 POLL_S = 0.05  # nothing can be awaited of processes that are not our children
-GRACE_S = 15.0  # a part's time to stop by itself: vLLM drains
+GRACE_S = 25.0  # a part's time to stop by itself: vLLM drains
 KILLED_S = 10.0  # a process that survives SIGKILL for so long hangs in a driver
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
