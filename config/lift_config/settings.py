@@ -114,7 +114,9 @@ class Settings(BaseSettings):
     @classmethod
     def _refuse_unknown_variables(cls, values: Any) -> Any:
         """pydantic-settings reads the variables it knows and passes over a misspelled one in silence."""
-        sections = {name.removeprefix("LIFT_").split("__")[0].lower() for name in os.environ if name.startswith("LIFT_")}
+        sections = {
+            name.removeprefix("LIFT_").split("__")[0].lower() for name in os.environ if name.startswith("LIFT_")
+        }
         if unknown := sections - set(cls.model_fields) - NOT_SETTINGS:
             names = ", ".join(f"LIFT_{name.upper()}" for name in sorted(unknown))
             raise ValueError(f"unknown variable in the environment: {names}")

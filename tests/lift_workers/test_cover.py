@@ -1,20 +1,26 @@
 """Tasks from a segment's own words: right answers, something for every sentence."""
 
 import pytest
-from lift_workers.cover import BLANK, cloze, own_words, recite
-from lift_workers.segment import Segment
 
 from lift_config.recipe import load_recipes
+from lift_workers.cover import BLANK, cloze, own_words, recite
+from lift_workers.segment import Segment
 
 SHIP = Segment(3, "The supply ship Greta Lund arrives every second Thursday with 40 barrels of oil.", "")
 
 
 def test_names_and_numbers_come_first() -> None:
-    assert [task.answer for task in cloze(SHIP, 4)] == ["Greta Lund", "Thursday", "40", "arrives"]
+    assert [task.answer for task in cloze(SHIP, 4)] == ["Greta Lund", "Thursday", "40", "arrives every"]
 
 
 @pytest.mark.parametrize(
-    "text", [SHIP.text, "東京は日本の首都です。人口は1400万人です。", "x = compute(width, height)", "ein kleiner Satz ohne Namen"]
+    "text",
+    [
+        SHIP.text,
+        "東京は日本の首都です。人口は1400万人です。",
+        "x = compute(width, height)",
+        "ein kleiner Satz ohne Namen",
+    ],
 )
 def test_a_blank_filled_with_its_answer_is_the_segment(text: str) -> None:
     tasks = cloze(Segment(0, text, ""), 5)

@@ -1,64 +1,65 @@
 """Tasks out of an engine's replies: tolerant parsing, filters, bounded work, an engine that comes and goes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from lift_workers.jobs import JobFailed
-from lift_workers.segment import Segment
-from lift_workers.synthesize import STARTS, Generator, SyntheticTask, is_useful, parse, synthesize
 
 from lift_config.recipe import Recipe, load_recipes
+from lift_workers.jobs import JobFailed
+from lift_workers.segment import Segment
+from lift_workers.synthesize import STARTS, Generator, SyntheticTask, is_grounded, is_supported, synthesize
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")
 TITLE = "Velmora handbook"
 
 
 @pytest.mark.parametrize(
-    ("reply", "question", "answer"),
+    ("question", "grounded"),
     [
-        ("What is the ship called?\nAnswer: Greta Lund", "What is the ship called?", "Greta Lund"),
-        ('Who comes?\n  Answer:  "Greta Lund". \nQuestion: next', "Who comes?", "Greta Lund"),
-        ("いつ着きますか？\nAnswer: 木曜日", "いつ着きますか？", "木曜日"),
+        ("What is the name of the supply ship?", True),
+        ("When does the ship arrive?", True),
+        ("What is the ship in the Velmora handbook called?", True),  # the title counts
+        ("What do they wait for?", True),  # so does what stands before
+        ("What is the capital of Poland?", False),
+        ("What?", False),
     ],
 )
-def test_parse_takes_the_task(reply: str, question: str, answer: str) -> None:
-    assert parse(SHIP, reply) == SyntheticTask(0, question, answer)
-
-
-@pytest.mark.parametrize("reply", ["", "no question mark\nAnswer: x", "What?", "What?\nAnswer:", "What?\nAnswer: .", "\n"])
-def test_parse_of_a_useless_reply_is_none(reply: str) -> None:
-    assert parse(SHIP, reply) is None
+def test_a_question_must_be_about_the_segment(question: str, grounded: bool) -> None:
+    assert is_grounded(question, SHIP, TITLE) is grounded
 
 
 @pytest.mark.parametrize(
-    ("question", "answer", "useful"),
+    ("question", "answer", "score", "supported"),
     [
-        ("What is the name of the supply ship?", "Greta Lund", True),
-        ("When does the ship arrive?", "every second Thursday", True),
-        ("What is the ship in the Velmora handbook called?", "Greta Lund", True),
-        ("Where does the ship go?", "Ostrelle", False),  # not in the segment
-        ("When does the Greta Lund arrive?", "Greta Lund", False),  # given away
-        ("What is the capital of Poland?", "Greta Lund", False),  # not about the segment
-        ("What?", "Greta Lund", False),  # about nothing
-        ("What arrives?", "The supply ship Greta Lund arrives every second Thursday and carries fuel", False),
+        ("What is the supply ship called?", "Greta Lund", -0.1, True),
+        ("When does it come?", "every second thursday", -0.1, True),
+        ("What is the supply ship called?", "Greta Lund", -2.0, False),  # a guess
+        ("Where does the ship go?", "Ostrelle", -0.1, False),  # not in the segment
+        ("When does the Greta Lund arrive?", "Greta Lund", -0.1, False),  # given away
+        ("What?", "", -0.1, False),
+        ("What arrives?", "The supply ship Greta Lund arrives every second Thursday and carries fuel", -0.1, False),
     ],
 )
-def test_filters(question: str, answer: str, useful: bool) -> None:
-    assert is_useful(SyntheticTask(0, question, answer), SHIP, TITLE) is useful
+def test_an_answer_must_stand_in_the_segment(question: str, answer: str, score: float, supported: bool) -> None:
+    assert is_supported(score, SyntheticTask(0, question, answer), SHIP) is supported
 
 
 def test_filters_know_scripts_without_spaces() -> None:
-    tokyo = Segment(0, "東京は日本の首都です。", "")
-    assert is_useful(SyntheticTask(0, "東京は日本の首都です？", "首都"), tokyo, None) is False  # given away
-    assert is_useful(SyntheticTask(0, "東京は日本の首都です。何？", "東京は"), tokyo, None) is False
+    tokyo = Segment(0, "東京は日本の首都です。人口は1400万人です。", "")
+    assert is_grounded("日本の首都はどこですか？", tokyo, None)
+    assert not is_grounded("猫は何を食べますか？", tokyo, None)
+    assert is_supported(-0.1, SyntheticTask(0, "日本の首都はどこですか？", "東京"), tokyo)
+    assert not is_supported(-0.1, SyntheticTask(0, "東京は何ですか？", "東京"), tokyo)
 
 
 # ---- an engine, faked by what it replies ----------------------------------------------------------------------
 
-Handler = Callable[[dict[str, object]], tuple[int, dict[str, object]]]
+Reply = tuple[int, dict[str, object]]
+Handler = Callable[[dict[str, object]], Reply]
+Start = Callable[[Handler], Awaitable[tuple["FakeEngine", str]]]
 
 
 class FakeEngine:
@@ -80,7 +81,7 @@ class FakeEngine:
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Callable[[Handler], object]]:
+async def start() -> AsyncIterator[Start]:
     servers: list[TestServer] = []
 
     async def begin(handler: Handler) -> tuple[FakeEngine, str]:
@@ -97,8 +98,14 @@ async def start() -> AsyncIterator[Callable[[Handler], object]]:
         await server.close()
 
 
-def text(reply: str) -> tuple[int, dict[str, object]]:
-    return 200, {"choices": [{"text": reply}]}
+def text(question: str, answer: str = "Greta Lund", score: float = -0.1) -> Callable[[dict[str, object]], Reply]:
+    """An engine that goes on with `question`, and answers `answer` to whatever is asked."""
+
+    def handler(body: dict[str, object]) -> Reply:
+        said = answer if body["temperature"] == 0 else question
+        return 200, {"choices": [{"text": said, "logprobs": {"token_logprobs": [score, score]}}]}
+
+    return handler
 
 
 def recipe(**changes: object) -> Recipe:
@@ -113,48 +120,59 @@ async def tasks_of(url: str, segments: list[Segment], recipe: Recipe, concurrenc
     return tasks
 
 
-async def test_bad_replies_cost_only_themselves(start: Callable[[Handler], object]) -> None:
-    def handler(body: dict[str, object]) -> tuple[int, dict[str, object]]:
-        good = str(body["prompt"]).endswith(" Who")
-        return text(" brings fuel with the supply ship?\nAnswer: Greta Lund" if good else "###{]\x00")
+async def test_bad_replies_cost_only_themselves(start: Start) -> None:
+    def handler(body: dict[str, object]) -> Reply:
+        good = body["temperature"] == 0 or str(body["prompt"]).endswith(" Who")
+        return text(" brings fuel with the supply ship?" if good else "###{]\x00")(body)
 
-    _, url = await start(handler)  # type: ignore[misc]
+    _, url = await start(handler)
     tasks = await tasks_of(url, [SHIP], recipe(tasks_per_segment=3, samples_per_task=4))
     assert tasks == [SyntheticTask(0, "Who brings fuel with the supply ship?", "Greta Lund")]
 
 
-async def test_sampling_ends_with_enough_tasks_or_the_budget(start: Callable[[Handler], object]) -> None:
-    engine, url = await start(lambda body: text(" is the supply ship called?\nAnswer: Greta Lund"))  # type: ignore[misc]
+async def test_each_answer_gets_a_task_before_any_gets_a_second(start: Start) -> None:
+    def handler(body: dict[str, object]) -> Reply:
+        prompt = str(body["prompt"])
+        if body["temperature"] != 0:
+            return text(" brings the fuel to this second ship?")(body)
+        sure = "Which" not in prompt.rsplit("Question:", 1)[1]
+        return text("", "Greta Lund" if sure else "fuel", -0.1 if sure else -0.9)(body)
+
+    _, url = await start(handler)
+    tasks = await tasks_of(url, [SHIP], recipe(tasks_per_segment=2, samples_per_task=5))
+    assert [task.answer for task in tasks] == ["Greta Lund", "Greta Lund"]  # "fuel" is given away by its question
+
+
+async def test_sampling_ends_with_enough_tasks_or_the_budget(start: Start) -> None:
+    engine, url = await start(text(" is the supply ship called?"))
     await tasks_of(url, [SHIP], recipe(tasks_per_segment=2, samples_per_task=50))
-    assert engine.requests == len(STARTS)  # one round was enough
-    engine, url = await start(lambda body: text("nothing"))  # type: ignore[misc]
+    assert len(STARTS) < engine.requests <= 2 * len(STARTS)  # one round of questions and their answers was enough
+    engine, url = await start(text("nothing"))
     assert await tasks_of(url, [SHIP], recipe(tasks_per_segment=4, samples_per_task=6)) == []
     assert engine.requests == 24
 
 
-async def test_samples_in_flight_are_bounded(start: Callable[[Handler], object]) -> None:
-    engine, url = await start(lambda body: text("nothing"))  # type: ignore[misc]
+async def test_samples_in_flight_are_bounded(start: Start) -> None:
+    engine, url = await start(text("nothing"))
     many = [Segment(i, SHIP.text, "") for i in range(30)]
     await tasks_of(url, many, recipe(tasks_per_segment=4, samples_per_task=1), concurrency=3)
     assert 1 < engine.most_running <= 3
 
 
-async def test_a_refusal_fails_the_job_for_good(start: Callable[[Handler], object]) -> None:
-    _, url = await start(lambda body: (400, {"error": {"message": "too long"}}))  # type: ignore[misc]
+async def test_a_refusal_fails_the_job_for_good(start: Start) -> None:
+    _, url = await start(lambda body: (400, {"error": {"message": "too long"}}))
     with pytest.raises(JobFailed, match="too long") as failed:
         await tasks_of(url, [SHIP], recipe())
     assert failed.value.retry is False
 
 
-async def test_a_restarting_engine_is_waited_for(
-    start: Callable[[Handler], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_restarting_engine_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lift_workers.synthesize.RETRY_S", 0.0)
-    replies = iter([(503, {}), (503, {})])
-    engine, url = await start(lambda body: next(replies, text("nothing")))  # type: ignore[misc]
+    broken: list[Reply] = [(503, {}), (503, {})]
+    engine, url = await start(lambda body: broken.pop() if broken else text("nothing")(body))
     await tasks_of(url, [SHIP], recipe(samples_per_task=1))
     assert engine.requests == 3
-    _, url = await start(lambda body: (503, {}))  # type: ignore[misc]
+    _, url = await start(lambda body: (503, {}))
     with pytest.raises(JobFailed) as failed:
         await tasks_of(url, [SHIP], recipe(samples_per_task=1))
     assert failed.value.retry is True

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
-from lift_workers.train import WarmTrainer, learning_rate
 from safetensors.torch import load_file
+from tests.lift_workers.tiny import save_tiny_model
 from torch import nn
 
 from lift_config.contract import ADAPTER_FILES
 from lift_config.prompts import frame
 from lift_config.recipe import Recipe, load_recipes
-from tests.lift_workers.tiny import save_tiny_model
+from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
+from lift_workers.train import WarmTrainer, learning_rate
 
 TASKS = [
     ("What is the ship called?", "Greta Lund"),

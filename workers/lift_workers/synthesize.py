@@ -25,6 +25,7 @@ from lift_workers.segment import Segment
 MAX_QUESTION_TOKENS = 40
 MAX_ANSWER_TOKENS = 32
 TEMPERATURE = 0.7  # of questions
+MAX_SAME_ANSWER = 3  # tasks of one segment; a small model asks for the first name it sees again and again
 QUESTION_MARKS = ("?", "？", "؟")
 CONNECT_S = 10.0
 ATTEMPTS = 6  # of one request, while an engine restarts
@@ -56,6 +57,7 @@ Answer: Because the valve sticks in cold weather
 STARTS = ("What", "Who", "Where", "When", "How many", "Which", "What is the name of", "How", "", "Why")
 """Beginnings of the questions asked for, in turn: left alone, a small model asks the same one every time."""
 
+SEED_STRIDE = 7_919_017  # keeps the samples of two recipe seeds apart
 BEFORE_CHARS = 160  # of a segment's context; enough for "it" and "he", little to prefill
 
 
@@ -93,10 +95,11 @@ class Generator:
     ) -> None:
         await self._session.close()
 
-    async def question(self, prompt: str) -> str | None:
+    async def question(self, prompt: str, seed: int) -> str | None:
         """One sampled continuation of `prompt` up to a question mark; None where none comes."""
         body = {
             "prompt": prompt,
+            "seed": seed,
             "max_tokens": MAX_QUESTION_TOKENS,
             "temperature": TEMPERATURE,
             "stop": [*QUESTION_MARKS, "\n"],
@@ -178,10 +181,10 @@ async def _about(
     kept: list[tuple[float, SyntheticTask]] = []
     budget = round(recipe.tasks_per_segment * recipe.samples_per_task)
     for first in range(0, budget, len(STARTS)):
-        starts = [STARTS[i % len(STARTS)] for i in range(first, min(budget, first + len(STARTS)))]
-        sampled = await asyncio.gather(*(_question(segment, start, generator) for start in starts))
+        samples = range(first, min(budget, first + len(STARTS)))
+        sampled = await asyncio.gather(*(_question(segment, sample, recipe.seed, generator) for sample in samples))
         new = {_words_only(q): q for q in sampled if q and is_grounded(q, segment, title)}
-        answered = await asyncio.gather(*(_answered(segment, new[q], generator) for q in new.keys() - asked))
+        answered = await asyncio.gather(*(_answered(segment, new[q], generator) for q in new if q not in asked))
         asked |= new.keys()
         kept += [scored for scored in answered if is_supported(*scored, segment)]
         if len(kept) >= recipe.tasks_per_segment:
@@ -189,9 +192,12 @@ async def _about(
     return segment.number, _varied(kept)[: recipe.tasks_per_segment]
 
 
-async def _question(segment: Segment, start: str, generator: Generator) -> str | None:
+async def _question(segment: Segment, sample: int, seed: int, generator: Generator) -> str | None:
+    """Seeded, so that the same document gives much the same tasks (batching still moves the last bits)."""
+    start = STARTS[sample % len(STARTS)]
     begun = f" {start}" if start else ""
-    rest = await generator.question(f"{_prompt(segment)}{begun}")
+    own_seed = (seed * SEED_STRIDE + segment.number * len(STARTS) ** 3 + sample) % 2**31
+    rest = await generator.question(f"{_prompt(segment)}{begun}", own_seed)
     return f"{start} {rest}".strip() if rest else None
 
 
@@ -201,7 +207,7 @@ async def _answered(segment: Segment, question: str, generator: Generator) -> tu
 
 
 def _varied(scored: list[tuple[float, SyntheticTask]]) -> list[SyntheticTask]:
-    """Surest first, but one of each answer before a second one of any."""
+    """Surest first, but one of each answer before a second one of any, and no more than MAX_SAME_ANSWER of it."""
     best_first = [task for _, task in sorted(scored, key=lambda entry: -entry[0])]
     seen: Counter[str] = Counter()
     rounds = []
@@ -209,7 +215,8 @@ def _varied(scored: list[tuple[float, SyntheticTask]]) -> list[SyntheticTask]:
         answer = _words_only(task.answer)
         rounds.append(seen[answer])
         seen[answer] += 1
-    return [task for _, task in sorted(zip(rounds, best_first, strict=True), key=lambda entry: entry[0])]
+    ordered = sorted(zip(rounds, best_first, strict=True), key=lambda entry: entry[0])
+    return [task for round_, task in ordered if round_ < MAX_SAME_ANSWER]
 
 
 def _prompt(segment: Segment) -> str:
