@@ -20,7 +20,7 @@ from lift_config.phases import Phase, Timeline
 from lift_config.prompts import frame
 from lift_server import documents
 from lift_server.engine import CHAT_ROUTE
-from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentStopped
+from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentOutdated, DocumentStopped
 from lift_server.question import Json, Question
 from lift_server.records import STOPPED
 from lift_server.state import State
@@ -122,6 +122,9 @@ class Answer:
                 raise DocumentNotFound
             messages = frame(body["messages"], document.title, text)
             return self._state.engine.place(job.key), body | {"model": base_name, "messages": messages}
+        settings = self._state.settings
+        if (job.base_model, job.base_revision) != (base_name, settings.base_revision):
+            raise DocumentOutdated(f"{job.base_model}, {job.base_revision}")
         adapter = self._adapter = await self._ready_adapter(job)
         await self._load(adapter)
         messages = frame(body["messages"], document.title)

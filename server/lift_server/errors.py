@@ -102,6 +102,14 @@ class DocumentStopped(ApiError):
         super().__init__(409, message, code=code, param="document_id", headers=NO_RETRY)
 
 
+class DocumentOutdated(ApiError):
+    """Its adapter was trained for a base model that is no longer served."""
+
+    def __init__(self, base_model: str) -> None:
+        message = f"The document was trained for another base model or revision ({base_model}). Upload it again."
+        super().__init__(409, message, code="document_outdated", param="document_id", headers=NO_RETRY)
+
+
 class EngineUnavailable(ApiError):
     def __init__(self) -> None:
         message = "The inference engine cannot be reached. It may be starting."

@@ -28,11 +28,17 @@ class Question:
     received_s: float
 
 
-def read_question(settings: Settings, values: Json, received_s: float) -> Question:
-    """InvalidRequest naming the field, or ModelNotFound, before anything costs time."""
+def read_question(settings: Settings, values: Json, in_header: str | None, received_s: float) -> Question:
+    """InvalidRequest naming the field, or ModelNotFound, before anything costs time.
+
+    A document is named by the body's `document_id`, its `metadata.document_id`, the header X-Document-Id
+    (`in_header`) or the model; by several only where they agree.
+    """
     body = dict(values)
-    named, lift = body.pop("document_id", None), body.pop("lift", None)
+    in_body, lift = body.pop("document_id", None), body.pop("lift", None)
     model, in_model = _model(settings, body.get("model"))
+    metadata = body.get("metadata")
+    in_metadata = metadata.get("document_id") if isinstance(metadata, dict) else None
     stream = body.get("stream")
     if stream not in (None, True, False):
         raise InvalidRequest("stream: must be true or false.", param="stream")
@@ -42,7 +48,9 @@ def read_question(settings: Settings, values: Json, received_s: float) -> Questi
     return Question(
         body=body,
         model=model,
-        document_id=_document_id(named, in_model),
+        document_id=_document_id(
+            {"document_id": in_body, "metadata.document_id": in_metadata, "X-Document-Id": in_header, "model": in_model}
+        ),
         lift=_lift(lift),
         stream=bool(stream),
         received_s=received_s,
@@ -61,14 +69,16 @@ def _model(settings: Settings, model: Any) -> tuple[str, str | None]:
     return model, document_id
 
 
-def _document_id(named: Any, in_model: str | None) -> str | None:
-    if named is None:
-        return in_model
-    if not isinstance(named, str):
-        raise InvalidRequest("document_id: must be a string.", param="document_id")
-    if in_model is not None and in_model != named:
-        raise InvalidRequest("document_id: the model names another document.", param="document_id")
-    return named
+def _document_id(named: dict[str, Any]) -> str | None:
+    """The one document that all places which name one agree on."""
+    given = {place: value for place, value in named.items() if value is not None}
+    for place, value in given.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{place}: must be a string.", param=place)
+    if len(set(given.values())) > 1:
+        places = " and ".join(given)
+        raise InvalidRequest(f"{places} name different documents; name one.", param="document_id")
+    return next(iter(given.values()), None)
 
 
 def _lift(values: Any) -> LiftOptions:

@@ -76,6 +76,28 @@ async def test_the_model_may_name_the_document(front_end: Any, engine: Any, work
     assert engine.asked[0]["model"] == adapter.id
 
 
+@pytest.mark.parametrize("place", ["metadata", "header"])
+async def test_metadata_and_a_header_may_name_the_document(
+    front_end: Any, engine: Any, worker: Any, place: str
+) -> None:
+    document_id, adapter = await ready(front_end, worker)
+    named = {"metadata": {"document_id": document_id}} if place == "metadata" else {}
+    headers = {"X-Document-Id": document_id} if place == "header" else {}
+    body = {"model": BASE, "messages": ASKED, **named}
+    answer = await front_end.client.post("/v1/chat/completions", json=body, headers=headers)
+    assert answer.json()["lift"]["document_id"] == document_id
+    assert engine.asked[0]["model"] == adapter.id
+
+
+async def test_a_document_of_another_base_model_is_refused(start: Any, worker: Any, engine: Any) -> None:
+    front_end = await start()
+    document_id, _ = await ready(front_end, worker)
+    changed = await start(base_revision="next")
+    answer = await changed.ask(document_id=document_id)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "document_outdated")
+    assert engine.asked == []
+
+
 @pytest.mark.parametrize("include_usage", [False, True])
 async def test_a_stream_carries_lift_on_the_last_chunk_only(front_end: Any, worker: Any, include_usage: bool) -> None:
     document_id, adapter = await ready(front_end, worker)
@@ -228,6 +250,10 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "two documents": (
         {"document_id": UNKNOWN, "model": f"{BASE}:doc_{'1' * 24}"}, 400, "invalid_value", "document_id",
     ),
+    "two documents, one in metadata": (
+        {"document_id": UNKNOWN, "metadata": {"document_id": f"doc_{'1' * 24}"}}, 400, "invalid_value", "document_id",
+    ),
+    "id in metadata is a number": ({"metadata": {"document_id": 5}}, 400, "invalid_value", "metadata.document_id"),
     "unknown document as model": ({"model": f"{BASE}:{UNKNOWN}"}, 404, "document_not_found", "document_id"),
     "unknown model": ({"model": "gpt-6"}, 404, "model_not_found", "model"),
     "malformed id as model": ({"model": f"{BASE}:../x"}, 404, "model_not_found", "model"),

@@ -19,7 +19,7 @@ router = APIRouter()
 @router.post("/v1/chat/completions")
 async def chat(request: Request, state: CurrentState) -> Response:
     values = await read_json(request, state.settings.server.max_request_bytes)
-    question = read_question(state.settings, values, received_s(request))
+    question = read_question(state.settings, values, request.headers.get("x-document-id"), received_s(request))
     answer = Answer(state, question)
     if question.stream:
         return AnswerStream(answer)
