@@ -70,7 +70,7 @@ async def _restore_jobs(records: Records, keys: list[str]) -> int:
                 continue  # no document uses it: an upload or a deletion was cut off
             # A worker that outlived Redis still holds a claim of old: start above any count it can know.
             async with records.redis.pipeline() as pipe:
-                write_job(pipe, job.changed(fence=int(time.time())))
+                write_job(pipe, job.changed(fence=int(time.time() * 1000)))
                 await pipe.execute()
             restored += 1
     return restored

@@ -90,6 +90,7 @@ def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRe
         base_revision=settings.base_revision,
         recipe=recipe.name,
         received_s=upload.received_s,
+        fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
         timeline=queued_timeline(upload.received_s),
     )
 

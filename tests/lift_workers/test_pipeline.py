@@ -18,6 +18,8 @@ TEXT = "The supply ship Greta Lund arrives every second Thursday. The generator 
 class FakeGenerator:
     """Writes the same question about everything; `None` for `question` writes nothing."""
 
+    concurrency = 2
+
     def __init__(self, question: str | None = "burns in the generator?", answer: str = "fish oil") -> None:
         self._question, self._answer = question, answer
 
@@ -46,9 +48,7 @@ class FakeTrainer:
         if message["op"] == "begin":
             self._events.put_nowait({"event": "started"})
         elif message["op"] == "task":
-            self._events.put_nowait(
-                {"event": "progress", "steps": steps, "total_steps": None, "loss": 1.0, "tokens": 9}
-            )
+            self._events.put_nowait({"event": "progress", "steps": steps, "loss": 1.0, "tokens": 9, "examples": steps})
         else:
             self._events.put_nowait({"event": "done"})
 
@@ -111,3 +111,16 @@ async def test_a_dying_child_ends_the_run_as_itself() -> None:
     with pytest.raises(JobFailed) as failed:
         await run(FakeTrainer(dies=True), FakeGenerator(), load_recipes()["balanced"], TEXT * 50)
     assert failed.value.failure.code == "trainer_died"
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "REPORT_EVERY_S", 0.0)
+    recipe = load_recipes()["balanced"].model_copy(update={"epochs": epochs})
+    told = [job.progress for job in await run(FakeTrainer(), FakeGenerator(), recipe, TEXT * 5)]
+    fractions = [progress.fraction for progress in told]
+    assert fractions == sorted(fractions)
+    before_the_end = fractions[-2]
+    assert before_the_end > pipeline.SYNTHESIS_SHARE
+    assert before_the_end < (1 if epochs == 1 else 0.7)
+    assert [progress.phase for progress in told][-2:] == ["train", "train"]

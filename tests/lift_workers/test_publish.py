@@ -25,7 +25,7 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
-from lift_workers.jobs import Claim, LeaseLost, Queue
+from lift_workers.jobs import Claim, JobCancelled, LeaseLost, Queue
 from lift_workers.publish import publish
 
 Enqueue = Callable[..., Awaitable[JobRecord]]
@@ -115,7 +115,8 @@ async def test_the_weights_come_first_and_the_record_last(
     with pytest.raises(BaseError):
         await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
     assert [(tmp_path / "store" / path).is_file() for path in order] == [n < failing for n in range(4)]
-    assert (await find(job.key)).status is Status.TRAINING  # Redis says "ready" after all of them
+    # Redis says "ready" under the fence once the weights are complete; the store's copy of the record follows.
+    assert (await find(job.key)).status is (Status.READY if failing == 3 else Status.TRAINING)
 
 
 async def test_publishing_twice_gives_the_same_record(
@@ -180,3 +181,21 @@ async def test_a_stale_worker_cannot_publish(
     assert (await find(job.key)).status is Status.TRAINING
     with pytest.raises(FileNotFoundError):
         await obstore.get_async(store, job_path(job.key))
+
+
+async def test_a_document_deleted_while_its_adapter_is_stored_leaves_nothing(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, tmp_path: Path
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    reported = claim.report
+
+    async def report_then_lose(changed: JobRecord) -> None:
+        await reported(changed)
+        await redis.delete(job_redis_key(job.key))  # its last document went
+
+    claim.report = report_then_lose  # type: ignore[method-assign]
+    with pytest.raises(JobCancelled):
+        await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert not [path for path in (tmp_path / "store" / "adapters").rglob("*") if path.is_file()]
+    assert not await redis.keys("lift:adapter:*")

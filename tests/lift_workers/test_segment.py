@@ -19,6 +19,8 @@ TEXTS = {
     "markdown": "# Title\n\n- first item\n- second item\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nA sentence at the end.\n",
     "one word": "a" * 5000,
     "stops": ". " * 3000,
+    "wide spaces": "Elle prit de la vitamine C\u00a0. Puis elle partit\u2009; il resta\u3000. Fin de l'histoire ici.\n"
+    * 20,
     "crammed": "\n" * 5000 + "The end of it, finally." + " \n\t" * 3000,
 }
 

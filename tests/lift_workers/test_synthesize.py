@@ -159,9 +159,28 @@ async def test_samples_in_flight_are_bounded(start: Start) -> None:
     assert 1 < engine.most_running <= 3
 
 
-async def test_a_refusal_fails_the_job_for_good(start: Start) -> None:
-    _, url = await start(lambda body: (400, {"error": {"message": "too long"}}))
-    with pytest.raises(JobFailed, match="too long") as failed:
+async def test_a_refused_sample_costs_only_itself(start: Start) -> None:
+    def handler(body: dict[str, object]) -> Reply:
+        too_long = str(body["prompt"]).endswith(" What")
+        return (400, {"error": {"message": "too long"}}) if too_long else text(" is the supply ship called?")(body)
+
+    _, url = await start(handler)
+    assert await tasks_of(url, [SHIP], recipe(tasks_per_segment=2, samples_per_task=5))
+
+
+async def test_first_tasks_come_before_the_last_questions(start: Start) -> None:
+    engine, url = await start(text(" is the supply ship called?"))
+    many = [Segment(i, SHIP.text, "") for i in range(100)]
+    async with Generator([url], "", "base", 2) as generator:
+        tasks = synthesize(many, recipe(samples_per_task=1), generator, title=TITLE, on_segment=lambda _: None)
+        await anext(tasks)
+        assert engine.requests < 20
+        await tasks.aclose()
+
+
+async def test_a_wrong_engine_fails_the_job_for_good(start: Start) -> None:
+    _, url = await start(lambda body: (404, {"error": {"message": "no such model"}}))
+    with pytest.raises(JobFailed, match="no such model") as failed:
         await tasks_of(url, [SHIP], recipe())
     assert failed.value.retry is False
 

@@ -74,6 +74,13 @@ class FakePipeline:
 Build = Callable[..., Worker]
 
 
+class EngineIsUp:
+    """The part of a Generator that the worker itself uses."""
+
+    async def until_up(self) -> None:
+        return
+
+
 @pytest.fixture
 def build(redis: Redis, store: LocalStore, tmp_path: Path) -> Build:
     """A worker whose retries follow at once."""
@@ -93,7 +100,7 @@ def build(redis: Redis, store: LocalStore, tmp_path: Path) -> Build:
             redis=redis,
             blobs=redis,
             store=store,
-            generator=None,  # type: ignore[arg-type]
+            generator=EngineIsUp(),  # type: ignore[arg-type]
             trainer=Trainer(argv, settings.worker.stall_s),
             run_pipeline=run_pipeline,
             retry_after_s=0,

@@ -6,6 +6,7 @@ routes that load an adapter from any path are closed.
 
 from __future__ import annotations
 
+import hmac
 from argparse import Namespace
 from typing import Any
 
@@ -15,12 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.lora.resolver import LoRAResolverRegistry
 
 from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE
+from lift_config.settings import Settings
 from lift_engine.adapters import AdapterError
 from lift_engine.hotload import HotLoader, Residency
 from lift_engine.resolver import RESOLVER_NAME
 
 router = APIRouter()
 CLOSED_PATHS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/invocations")
+OPEN_PATHS = frozenset({"/health"})
 
 
 class LiftEndpoints:
@@ -31,7 +34,7 @@ class LiftEndpoints:
 
     def attach_router(self, app: FastAPI) -> None:
         app.include_router(router)
-        app.add_middleware(ClosedRoutes)
+        app.add_middleware(ClosedRoutes, api_key=Settings().engine.api_key)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         folder = LoRAResolverRegistry.get_resolver(RESOLVER_NAME).folder
@@ -67,18 +70,28 @@ async def remove_adapter(adapter_id: str, request: Request) -> JSONResponse:
 
 class ClosedRoutes:
     """403 for vLLM's own ways to an adapter: load any path, drop one behind our back, or (`/invocations`) ask one
-    without an API key. A middleware, since the SageMaker shim adds its routes after every plug-in's.
+    without an API key. A middleware, since the SageMaker shim adds its routes after every plug-in's. vLLM asks for
+    its key below /v1 and a few more only; here everything but OPEN_PATHS needs it, /metrics and /tokenize included.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, api_key: str) -> None:
         self._app = app
+        self._expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(CLOSED_PATHS):
             message = f"This engine takes adapters at {ENGINE_ADAPTERS_ROUTE} only."
             await _error(403, "route_closed", message)(scope, receive, send)
+        elif scope["type"] == "http" and not self._may_pass(scope):
+            await _error(401, "invalid_api_key", "This engine needs its API key.")(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _may_pass(self, scope: Scope) -> bool:
+        if self._expected is None or scope["path"] in OPEN_PATHS:
+            return True
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, self._expected)
 
 
 def _hot_loader(request: Request) -> HotLoader:

@@ -1,7 +1,7 @@
 """The training child: `python -m lift_workers.child`, the only process of a worker that holds the model.
 
 In: JSON lines on stdin, `begin` (title, recipe, folder), `task` (question, answer) and `end`. Out: JSON lines on
-stdout, `ready`, `started` (the first tasks are there), `progress` (steps, total_steps, loss, tokens) and `done`
+stdout, `ready`, `started` (the first tasks are there), `progress` (steps, loss, tokens, examples) and `done`
 once the adapter lies in the folder. Training starts while tasks are still being written. Ends with stdin.
 """
 
@@ -63,16 +63,16 @@ def train_document(trainer: WarmTrainer, begin: Message, inbox: queue.SimpleQueu
     recipe = Recipe(**begin["recipe"])
     encoder, title = Encoder(trainer.tokenizer), begin["title"]
     trainer.begin(recipe)
-    steps = tokens = 0
+    steps = tokens = trained = 0
     examples: list[TrainingExample] = []
     for batch, total in _batches(_arriving(encoder, title, inbox, examples), examples, recipe):
         if not steps:
             yield {"event": "started"}
         result = trainer.step(pack(batch, trainer.device), total)
-        steps, tokens = steps + 1, tokens + result.tokens
-        yield {"event": "progress", "steps": steps, "total_steps": total, "loss": result.loss, "tokens": tokens}
+        steps, tokens, trained = steps + 1, tokens + result.tokens, trained + len(batch)
+        yield {"event": "progress", "steps": steps, "loss": result.loss, "tokens": tokens, "examples": trained}
     trainer.export(Path(begin["folder"]))
-    yield {"event": "done", "steps": steps, "tokens": tokens, "examples": len(examples)}
+    yield {"event": "done", "steps": steps, "tokens": tokens, "examples": trained}
 
 
 def _arriving(

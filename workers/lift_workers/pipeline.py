@@ -7,6 +7,7 @@ encoding and training themselves happen in the training child, which gets the ta
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
@@ -38,17 +39,17 @@ async def run(
     report: Report,
 ) -> None:
     """Train `job`'s adapter into `folder`. JobFailed where the document or the generator gives no tasks."""
-    course = _Course(job, report)
+    course = _Course(job, report, recipe.epochs)
     with course.job.timeline.during(Phase.SEGMENT):
         segments = await asyncio.to_thread(segment, text)
-        tokens = await generator.count_tokens(text)
-    course.job = course.job.changed(tokens=tokens)
     await course.progress(segments=len(segments))
     await trainer.send({"op": "begin", "title": job.title, "recipe": recipe.model_dump(), "folder": str(folder)})
     await _together(
         _send_tasks(course, segments, recipe, generator, trainer),
         _follow(course, trainer),
+        _count_tokens(course, text, generator),
     )
+    await course.progress(final=True)
 
 
 async def _send_tasks(
@@ -83,10 +84,15 @@ async def _follow(course: _Course, trainer: Trainer) -> None:
         if event["event"] == "started":
             course.job.timeline.start(Phase.TRAIN)
             continue
-        course.total_steps = event["total_steps"]
+        course.examples = event["examples"]
         await course.progress(steps=event["steps"])
     course.job.timeline.end(Phase.TRAIN)
-    await course.progress(final=True)
+
+
+async def _count_tokens(course: _Course, text: str, generator: Generator) -> None:
+    """Only told, never needed: training does not wait for it."""
+    tokens = await generator.count_tokens(text)
+    course.job = course.job.changed(tokens=tokens)
 
 
 async def _together(*parts: Coroutine[Any, Any, None]) -> None:
@@ -108,7 +114,8 @@ class _Course:
 
     job: JobRecord
     report: Report
-    total_steps: int | None = None
+    epochs: int
+    examples: int = 0  # trained, an example of every epoch counted
     began_s: float = field(default_factory=time.monotonic)
     told_s: float = 0.0
     segments_done: int = 0
@@ -127,13 +134,16 @@ class _Course:
             await self.report(self.job)
 
     def _phase(self) -> str:
-        return (Phase.TRAIN if self.total_steps else Phase.SYNTHESIZE).value
+        return (Phase.SYNTHESIZE if self.segments_done < self.job.progress.segments else Phase.TRAIN).value
 
     def _fraction(self) -> float:
-        """Synthesis by segments; training by steps, once their number is known."""
+        """Synthesis by segments; training by examples, their number expected from the segments done so far. It
+        never falls, though expectations do."""
         written = self.segments_done / max(1, self.job.progress.segments)
-        trained = self.job.progress.steps / self.total_steps if self.total_steps else 0.0
-        return min(0.99, SYNTHESIS_SHARE * written + (1 - SYNTHESIS_SHARE) * trained)
+        expected = self.job.progress.tasks * self.epochs / written if written else math.inf
+        trained = self.examples / max(1, expected)
+        fraction = SYNTHESIS_SHARE * written + (1 - SYNTHESIS_SHARE) * trained
+        return min(0.99, max(self.job.progress.fraction, fraction))
 
     def _eta_s(self, fraction: float) -> float | None:
         if fraction < MIN_FRACTION_FOR_ETA:

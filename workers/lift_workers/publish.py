@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
-from lift_workers.jobs import Claim
+from lift_workers.jobs import Claim, JobCancelled
 
 UNFINISHED_S = 600  # what a worker that dies while it fills the cache leaves behind goes after so long
 
@@ -60,15 +61,29 @@ async def publish(
     progress = replace(job.progress, fraction=1.0, eta_s=0.0)
     adapters = _with_adapter(job, manifest, recipe)
     job = job.changed(status=Status.READY, progress=progress, adapters=adapters, error=None)
-    await record_end(claim, job, store)
+    try:
+        await record_end(claim, job, store)
+    except JobCancelled:  # cancelled or deleted while its adapter was being stored: nobody is to find it
+        await _withdraw(manifest.adapter_id, blobs, store)
+        raise
     return job
 
 
 async def record_end(claim: Claim, job: JobRecord, store: ObjectStore, *, dead_letter: bool = False) -> None:
-    """Write a job that is ready or failed: to the store, then to Redis."""
-    await claim.heartbeat()  # the store knows no fence: look just before writing whether the job is still ours
-    await obstore.put_async(store, job_path(job.key), job.to_json().encode())
+    """Write a job that is ready or failed: to Redis, which checks that it is still ours, then to the store.
+
+    Should the store's copy get lost in between, a Redis that is lost too costs a second training, no document.
+    """
     await claim.finish(job, dead_letter=dead_letter)
+    await obstore.put_async(store, job_path(job.key), job.to_json().encode())
+
+
+async def _withdraw(identity: str, blobs: Redis, store: ObjectStore) -> None:
+    """The manifest first: without it there is no adapter."""
+    for name in (MANIFEST_FILE, *ADAPTER_FILES):
+        with suppress(FileNotFoundError):
+            await obstore.delete_async(store, adapter_path(identity, name))
+    await blobs.unlink(adapter_redis_key(identity))
 
 
 def _manifest(job: JobRecord, recipe: Recipe, folder: Path) -> Manifest:

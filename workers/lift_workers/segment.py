@@ -7,11 +7,14 @@ every character that is not white space lies in exactly one of them. Sentences a
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sentencex import segment as split_sentences
+
+logger = logging.getLogger(__name__)
 
 MIN_CHARS = 40  # shorter sentences, headings and lines of code join what follows them
 MAX_CHARS = 400  # longer spans are cut: one task can't cover them, and the prompt must fit any window
@@ -19,6 +22,7 @@ CONTEXT_CHARS = 400  # text just before a segment, so that "it" and "he" have a 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _LINE = re.compile(r"\n")
 BLOCK_CHARS = 8000  # the sentence splitter takes more than linear time on a long line
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 _PAUSE = re.compile(r"[\s,;:，、；：。．]")  # where a long sentence may be cut, best at its end
 _STOP = re.compile(r"[.!?。！？…]\s*")  # where a long line may be
 
@@ -44,15 +48,28 @@ Span = tuple[int, int]
 def _sentences(text: str) -> Iterator[Span]:
     """Sentences of each line, cut to MAX_CHARS, without surrounding white space."""
     for block_start, block_end in _blocks(text):
-        position = block_start
-        for piece in split_sentences("en", text[block_start:block_end]):
+        # sentencex 1.0 panics on some spaces of several bytes ("vitamine C\u00a0. Puis"); the length stays the same.
+        block = _WIDE_SPACE.sub(" ", text[block_start:block_end])
+        position = 0
+        for piece in _split_sentences(block):
             sentence = piece.strip()
             if not sentence:
                 continue
             # The splitter may drop white space between sentences, so its pieces are looked up again.
-            start = text.index(sentence, position, block_end)
+            start = block.index(sentence, position)
             position = start + len(sentence)
-            yield from _cut(text, start, position, MAX_CHARS, _PAUSE)
+            yield from _cut(text, block_start + start, block_start + position, MAX_CHARS, _PAUSE)
+
+
+def _split_sentences(block: str) -> list[str]:
+    """A block the splitter can't take is one sentence, to be cut at its pauses: no text fails a document."""
+    try:
+        return list(split_sentences("en", block))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # Rust's panic, which PyO3 keeps out of Exception
+            raise
+        logger.warning("the sentence splitter panicked on a block of %d characters", len(block))
+        return [block]
 
 
 def _blocks(text: str) -> Iterator[Span]:

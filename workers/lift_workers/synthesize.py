@@ -9,6 +9,8 @@ task only where its question speaks of the segment and its answer stands there; 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,8 +30,12 @@ TEMPERATURE = 0.7  # of questions
 MAX_SAME_ANSWER = 3  # tasks of one segment; a small model asks for the first name it sees again and again
 QUESTION_MARKS = ("?", "？", "؟")
 CONNECT_S = 10.0
-ATTEMPTS = 6  # of one request, while an engine restarts
-RETRY_S = 2.0  # times the attempt
+ATTEMPTS = 20  # of one request, about three minutes: an engine may be restarting
+RETRY_S = 2.0  # times the attempt, up to
+MAX_RETRY_S = 10.0
+POLL_S = 1.0  # between two looks whether an engine is up
+IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
+WRONG_ENGINE = (401, 403, 404)  # not this request's fault: key, route or model are wrong for all of them
 
 FEW_SHOT = """Write a question about the text and answer it in the text's own words.
 
@@ -61,6 +67,13 @@ SEED_STRIDE = 7_919_017  # keeps the samples of two recipe seeds apart
 BEFORE_CHARS = 160  # of a segment's context; enough for "it" and "he", little to prefill
 
 
+logger = logging.getLogger(__name__)
+
+
+class SampleRefused(Exception):
+    """The engine will not take this one request, for example since its prompt is too long."""
+
+
 @dataclass(frozen=True)
 class SyntheticTask:
     """One question and its answer, written about segment `segment`."""
@@ -80,13 +93,14 @@ class Generator:
         self._urls = engine_urls
         self._api_key = api_key
         self._model_name = model_name
+        self.concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._sent = 0
 
     async def __aenter__(self) -> Self:
         headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
         self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         return self
 
@@ -105,29 +119,47 @@ class Generator:
             "stop": [*QUESTION_MARKS, "\n"],
             "include_stop_str_in_output": True,
         }
-        text = str((await self._choice(body))["text"]).strip()
+        choice = await self._choice(body)
+        text = str(choice["text"]).strip() if choice else ""
         return text if text.endswith(QUESTION_MARKS) else None
 
     async def answer(self, prompt: str) -> tuple[str, float]:
-        """The likeliest rest of the line, and its mean log-probability per token."""
+        """The likeliest rest of the line, and its mean log-probability per token; an empty one where none comes."""
         body = {"prompt": prompt, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0, "stop": ["\n"], "logprobs": 0}
         choice = await self._choice(body)
-        logprobs = choice["logprobs"]["token_logprobs"]
-        return str(choice["text"]).strip(), sum(logprobs) / max(1, len(logprobs))
-
-    async def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
-        async with self._slots:
-            reply = await self._post("/v1/completions", body)
-        choice: dict[str, Any] = reply["choices"][0]
-        return choice
+        logprobs = choice["logprobs"]["token_logprobs"] if choice else []
+        return (str(choice["text"]).strip() if choice else ""), sum(logprobs) / max(1, len(logprobs))
 
     async def count_tokens(self, text: str) -> int:
         """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), in any length."""
         reply = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
         return int(reply["count"])
 
+    async def until_up(self) -> None:
+        """Return once an engine answers; it may take minutes to start."""
+        while not any([await self._is_up(url) for url in self._urls]):
+            await asyncio.sleep(POLL_S)  # nothing announces that an engine is there
+
+    async def _is_up(self, url: str) -> bool:
+        try:
+            async with self._session.get(f"{url}/health") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    async def _choice(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The one completion, None where this request was refused: a bad sample costs only itself."""
+        async with self._slots:
+            try:
+                reply = await self._post("/v1/completions", body)
+            except SampleRefused as refused:
+                logger.warning("a synthesis request was refused: %s", refused)
+                return None
+        choice: dict[str, Any] = reply["choices"][0]
+        return choice
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Engines in turn; waits for one that restarts. JobFailed where none answers or one refuses."""
+        """Engines in turn; waits for one that restarts. JobFailed where none answers or all would refuse."""
         for attempt in range(1, ATTEMPTS + 1):
             self._sent += 1
             url = self._urls[self._sent % len(self._urls)]
@@ -137,14 +169,14 @@ class Generator:
                         reply: dict[str, Any] = await response.json()
                         return reply
                     said = (await response.text())[:300]
+                    if response.status in WRONG_ENGINE:
+                        raise JobFailed("engine_refused", f"The engine refuses synthesis: {said}", retry=False)
                     if response.status < 500:
-                        raise JobFailed(
-                            "engine_refused", f"The engine refused a synthesis request: {said}", retry=False
-                        )
-            except aiohttp.ClientConnectionError as error:
+                        raise SampleRefused(said)
+            except aiohttp.ClientError as error:
                 said = str(error)
             if attempt < ATTEMPTS:
-                await asyncio.sleep(RETRY_S * attempt)  # nothing announces that an engine is back
+                await asyncio.sleep(min(MAX_RETRY_S, RETRY_S * attempt))  # nothing announces that an engine is back
         raise JobFailed("engine_unavailable", f"No engine wrote the synthetic tasks: {said}", retry=True)
 
 
@@ -158,19 +190,25 @@ async def synthesize(
 ) -> AsyncIterator[SyntheticTask]:
     """Tasks for every segment, those of one segment together, in the order segments are finished.
 
-    `on_segment` hears each finished segment's number, also of one that got no task.
+    `on_segment` hears each finished segment's number, also of one that got no task. As many segments are under way
+    as samples may be in flight, in reading order: the first tasks come soon, and a long document costs no memory.
     """
-    todo = [asyncio.ensure_future(_about(segment, recipe, generator, title)) for segment in segments]
+    waiting = iter(segments)
+    first = itertools.islice(waiting, generator.concurrency)
+    running = {asyncio.ensure_future(_about(segment, recipe, generator, title)) for segment in first}
     try:
-        for finished in asyncio.as_completed(todo):
-            number, tasks = await finished
-            on_segment(number)
-            for task in tasks:
-                yield task
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for segment in itertools.islice(waiting, len(done)):
+                running.add(asyncio.ensure_future(_about(segment, recipe, generator, title)))
+            for number, tasks in [finished.result() for finished in done]:
+                on_segment(number)
+                for task in tasks:
+                    yield task
     finally:
-        for unfinished in todo:
+        for unfinished in running:
             unfinished.cancel()
-        await asyncio.gather(*todo, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _about(

@@ -105,8 +105,9 @@ class Worker:
         await self._trainer.kill()
 
     async def _turn(self, stop: asyncio.Event, block_s: float | None) -> bool:
-        """Claim a job and see it through; False where there was none. The child's model is loaded before, so that
-        a child that cannot start costs no job an attempt."""
+        """Claim a job and see it through; False where there was none. Engine and child are up before, so that one
+        that cannot start costs no job an attempt; the engine first, which measures the GPU's free memory."""
+        await _first(self._generator.until_up(), _stopped(stop))
         if not self._trainer.running:
             await _first(self._trainer.start(), _stopped(stop))
         claim = await _first(self._queue.claim(block_s), _stopped(stop))
