@@ -25,7 +25,7 @@ QUESTION = "Who founded Velmora Station?"
 def test_parts_killed_during_training_come_back_and_the_document_becomes_ready(
     trained: Trained, client: OpenAI, ask: Ask, watch: Callable[[str], list[Json]], product: Product
 ) -> None:
-    body = {"text": TEXT, "title": "Varn Point", "recipe": "fast"}
+    body = {"text": TEXT, "title": "Varn Point", "recipe": "balanced"}
     uploaded: Any = client.post("/documents", cast_to=object, body=body)
     document_id = uploaded["id"]
     until(lambda: look(client, document_id)["progress"]["tasks"], START_S)

@@ -87,7 +87,7 @@ class Supervisor:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        self._trimming = asyncio.create_task(_trim_for_ever(self.logs))
+        self._trimming = asyncio.create_task(_trim_for_ever(self.logs, self._report))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -169,7 +169,10 @@ class Supervisor:
         for found in [one for one in self.marks if one.name == part.name]:
             if stuck := await asyncio.to_thread(end, found, grace_s, self.hurry):
                 self._report(f"{part.name}: processes {stuck} cannot be ended")
-            self._record([one for one in self.marks if one is not found])
+            try:
+                self._record([one for one in self.marks if one is not found])
+            except OSError as error:  # a full disk must not keep the part from being started again
+                self._report(f"{self.pids_path} cannot be written: {error}")
 
     async def _stop(self, kept: _Kept) -> None:
         kept.stopping.set()
@@ -192,11 +195,14 @@ def trim(path: Path, max_bytes: int = LOG_MAX_BYTES) -> None:
         os.truncate(path, 0)
 
 
-async def _trim_for_ever(logs: Path) -> None:
+async def _trim_for_ever(logs: Path, report: Report) -> None:
     while True:
         await asyncio.sleep(LOG_CHECK_S)
         for path in logs.glob("*.log"):
-            trim(path)
+            try:
+                trim(path)
+            except OSError as error:  # the next round tries again
+                report(f"{path} cannot be cut: {error}")
 
 
 async def _first_of(*waits: Awaitable[object]) -> None:
