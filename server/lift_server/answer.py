@@ -6,7 +6,6 @@ it came about.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import secrets
 import time
@@ -142,8 +141,7 @@ class Answer:
         max_wait_s = self._state.settings.server.max_wait_s if patience_s is None else patience_s
         self._timeline.start(Phase.WAIT)
         try:
-            async with asyncio.timeout(max_wait_s):
-                job = await self._state.watcher.finished(job.key)
+            job = await self._state.watcher.finished(job.key, max_wait_s)
         except TimeoutError as error:
             raise await self._not_ready(job, max_wait_s) from error
         self._timeline.end(Phase.WAIT)

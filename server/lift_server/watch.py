@@ -61,8 +61,14 @@ class JobWatcher:
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
 
-    async def finished(self, job_key: str) -> JobRecord:
-        """The job once it is no longer queued or training; DocumentNotFound where it is deleted meanwhile."""
+    async def finished(self, job_key: str, within_s: float) -> JobRecord:
+        """The job once it is no longer queued or training; DocumentNotFound where it is deleted meanwhile.
+
+        TimeoutError after `within_s`. A deadline of its own, since a timeout around this would be lost where it
+        falls into a Redis command: Python 3.11's wait_for, used by redis-py, may swallow the cancellation.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline_s = clock() + within_s
         with self._changes(job_key) as changed:
             while True:
                 changed.clear()
@@ -71,8 +77,10 @@ class JobWatcher:
                     raise DocumentNotFound
                 if job.status not in ACTIVE:
                     return job
+                if (left_s := deadline_s - clock()) <= 0:
+                    raise TimeoutError
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(RECHECK_S):
+                    async with asyncio.timeout(min(RECHECK_S, left_s)):
                         await changed.wait()
 
     async def _listen(self, pubsub: PubSub) -> None:

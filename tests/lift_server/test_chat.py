@@ -148,8 +148,8 @@ async def test_a_waiting_stream_is_kept_alive_then_answered(
 async def test_past_max_wait(front_end: Any, worker: Any, engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     document = await front_end.upload(TEXT)
     await worker.claim(await worker.newest_job())
-    for stream in (False, True):
-        answer = await front_end.ask(document_id=document["id"], lift={"max_wait_s": 0.05}, stream=stream)
+    for stream, patience_s in ((False, 0), (True, 0), (False, 0.05), (True, 0.05)):
+        answer = await front_end.ask(document_id=document["id"], lift={"max_wait_s": patience_s}, stream=stream)
         assert answer.status_code == 409
         assert answer.json()["error"]["code"] == "document_not_ready"
         assert answer.headers["retry-after"] == "7"  # the job's own estimate

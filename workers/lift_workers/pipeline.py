@@ -125,9 +125,9 @@ class _Course:
 
     async def progress(self, *, final: bool = False, **counts: Any) -> None:
         """Take `counts` (fields of Progress) over; tell them, at most every REPORT_EVERY_S."""
+        self.job = self.job.changed(progress=replace(self.job.progress, **counts))
         fraction = 1.0 if final else self._fraction()
-        counted = replace(self.job.progress, **counts)
-        now = replace(counted, phase=self._phase(), fraction=round(fraction, 3), eta_s=self._eta_s(fraction))
+        now = replace(self.job.progress, phase=self._phase(), fraction=round(fraction, 3), eta_s=self._eta_s(fraction))
         self.job = self.job.changed(progress=now)
         if final or time.monotonic() - self.told_s >= REPORT_EVERY_S:
             self.told_s = time.monotonic()

@@ -17,7 +17,7 @@ from typing import Any
 
 from lift_workers.jobs import JobFailed
 
-LINE_BYTES = 64 * 2**20  # one message may carry every task of a long document
+LINE_BYTES = 2**20  # an event is a short line; a longer one is not ours
 EXIT_S = 5.0  # between the end of a child's stdout and its own
 
 Event = dict[str, Any]
@@ -93,7 +93,8 @@ class Trainer:
         assert process.stdout is not None
         while True:
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), self._stall_s)
+                async with asyncio.timeout(self._stall_s):  # not wait_for: in 3.11 it may swallow a cancellation
+                    line = await process.stdout.readline()
             except TimeoutError as error:
                 raise TrainerStalled(self._stall_s) from error
             if not line.endswith(b"\n"):  # the end of the stream, perhaps in the middle of a line
