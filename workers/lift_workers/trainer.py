@@ -17,7 +17,7 @@ from typing import Any
 
 from lift_workers.jobs import JobFailed
 
-LINE_BYTES = 2**20  # an event is a short line; a longer one is not ours
+LINE_BYTES = 64 * 2**20  # far above any event; a bound, so that a broken child can't fill the memory
 EXIT_S = 5.0  # between the end of a child's stdout and its own
 
 Event = dict[str, Any]
