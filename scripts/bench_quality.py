@@ -103,6 +103,7 @@ async def bench(arguments: argparse.Namespace) -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder, ValkeyServer() as redis:
         settings = own_settings(Path(folder), redis.connection_url)
+        where = _where()  # now: the commit may move on while this runs
         scorer = Scorer(settings.base_model)
         async with engine(settings) as generator, child(settings) as trainer:
             for document in documents:
@@ -113,7 +114,7 @@ async def bench(arguments: argparse.Namespace) -> None:
                     job = await train(document, recipe, adapter, generator, trainer)
                     rows.append(row(document, recipe, job, *plain, scorer.with_adapter(document, adapter)))
                     print(rows[-1], flush=True)
-                    write(rows, arguments)
+                    write(rows, where, arguments)
 
 
 # ---- the product's own parts ----------------------------------------------------------------------------------
@@ -265,8 +266,7 @@ def row(document: Document, recipe: Recipe, job: JobRecord, closed: Score, conte
     )  # fmt: skip
 
 
-def write(rows: list[Row], arguments: argparse.Namespace) -> None:
-    where = _where()
+def write(rows: list[Row], where: dict[str, str], arguments: argparse.Namespace) -> None:
     out = ROOT / "docs" / "benchmarks" / arguments.out
     out.with_suffix(".json").write_text(
         json.dumps({"where": where, "rows": [asdict(r) for r in rows]}, indent=1) + "\n"
@@ -301,7 +301,7 @@ def _line(r: Row) -> str:
 
 def _summary(rows: list[Row]) -> Iterator[str]:
     below = sum(r.lift.nll < r.in_context.nll for r in rows)
-    yield f"LIFT is below in-context in likelihood in {below} of {len(rows)} runs; "
+    yield f"LIFT is below in-context in likelihood in {below} of {len(rows)} runs;"
     yield (
         f"median right {statistics.median(r.lift.right for r in rows):g} (LIFT), "
         f"{statistics.median(r.in_context.right for r in rows):g} (in context). Phases overlap: synthesis and training"
