@@ -29,6 +29,7 @@ from lift_config.contract import (
     text_path,
 )
 from lift_config.settings import Settings
+from lift_workers import worker as worker_module
 from lift_workers.jobs import JobFailed, Queue, Report
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
@@ -339,3 +340,23 @@ async def seen(redis: Redis) -> None:
     """Wait until worker `w` has joined the queue."""
     while not await redis.exists(JOBS_STREAM):
         pass
+
+
+async def test_a_swallowed_cancellation_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "CANCEL_AGAIN_S", 0.01)
+    swallowed = asyncio.Event()
+
+    async def swallows_one() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    async def ends() -> str:
+        await asyncio.sleep(0)
+        return "first"
+
+    assert await worker_module._first(swallows_one(), ends()) == "first"
+    assert swallowed.is_set()

@@ -30,6 +30,7 @@ from lift_workers.trainer import Trainer
 POLL_S = 1.0  # between two looks for a job, and between two looks whether the job at hand was cancelled
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # after an error that no job is to blame for
 RETRY_AFTER_S = 5.0  # times the attempt; an engine that restarts needs a while
+CANCEL_AGAIN_S = 5.0  # more than an orderly end of a cancelled task takes
 RELEASE_S = 5.0  # a shutdown waits no longer for Redis
 
 logger = logging.getLogger(__name__)
@@ -211,14 +212,19 @@ class Worker:
 
 
 async def _first(*works: Coroutine[Any, Any, T]) -> T:
-    """Run all until one ends, and cancel the others; its result, or its exception."""
+    """Run all until one ends, and cancel the others; its result, or its exception.
+
+    Cancels again what has not ended: redis-py waits with `wait_for`, which in Python 3.11 may swallow a cancellation.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return next(task for task in tasks if task.done()).result()
     finally:
-        for task in tasks:
-            task.cancel()
+        while unfinished := [task for task in tasks if not task.done()]:
+            for task in unfinished:
+                task.cancel()
+            await asyncio.wait(unfinished, timeout=CANCEL_AGAIN_S)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
