@@ -160,4 +160,5 @@ def install(app: FastAPI) -> None:
 def _bad_field(error: Mapping[str, Any], prefix: str = "") -> InvalidRequest:
     param = prefix + ".".join(str(part) for part in error["loc"])
     code = "unknown_parameter" if error["type"] == "extra_forbidden" else "invalid_value"
-    return InvalidRequest(f"{param}: {error['msg']}", param=param or None, code=code)
+    message = error["msg"].removeprefix("Value error, ")  # pydantic's, in front of what our validators say
+    return InvalidRequest(f"{param}: {message}", param=param or None, code=code)

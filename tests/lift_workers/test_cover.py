@@ -41,6 +41,12 @@ def test_a_segment_of_one_word_has_no_blank_but_is_recited() -> None:
     assert recite(Segment(0, "Supercalifragilistic", "")).answer == "Supercalifragilistic"
 
 
+def test_a_segment_that_takes_no_blank_is_recited() -> None:
+    burmese = Segment(0, "မြန်မာဘာသာစကား" * 5, "")
+    assert cloze(burmese, 3) == []
+    assert [task.answer for task in own_words(burmese, load_recipes()["fast"])] == [burmese.text]
+
+
 def test_own_words_are_what_the_recipe_asks_for() -> None:
     recipes = load_recipes()
     assert own_words(SHIP, recipes["paper"]) == []
