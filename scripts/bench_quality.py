@@ -171,8 +171,10 @@ async def child(settings: Settings) -> AsyncIterator[Trainer]:
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     trainer = Trainer([sys.executable, "-m", "lift_workers.child"], settings.worker.stall_s, environment)
     await trainer.start()
-    yield trainer
-    await trainer.kill()
+    try:
+        yield trainer
+    finally:
+        await trainer.kill()
 
 
 async def train(document: Document, recipe: Recipe, folder: Path, generator: Generator, trainer: Trainer) -> JobRecord:
@@ -205,8 +207,7 @@ class Scorer:
         try:
             return self.score(document, None)
         finally:
-            self._base, self._model = self._model.unload(), None
-            self._model = self._base
+            self._base = self._model = self._model.unload()
 
     @torch.inference_mode()
     def score(self, document: Document, text: str | None) -> Score:

@@ -11,6 +11,7 @@ from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers import pipeline
 from lift_workers.jobs import JobFailed
+from lift_workers.synthesize import SampleRefused
 
 TEXT = "The supply ship Greta Lund arrives every second Thursday. The generator burns fish oil, and Pavel repairs it."
 
@@ -124,3 +125,12 @@ async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monk
     assert before_the_end > pipeline.SYNTHESIS_SHARE
     assert before_the_end < (1 if epochs == 1 else 0.7)
     assert [progress.phase for progress in told][-2:] == ["train", "train"]
+
+
+async def test_a_refused_count_of_tokens_costs_no_training() -> None:
+    class Refusing(FakeGenerator):
+        async def count_tokens(self, text: str) -> int:
+            raise SampleRefused("too long")
+
+    told = await run(FakeTrainer(), Refusing(), load_recipes()["balanced"])
+    assert (told[-1].progress.fraction, told[-1].tokens) == (1.0, 0)

@@ -54,7 +54,7 @@ def load(settings: Settings) -> WarmTrainer:
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda:
         torch.cuda.set_per_process_memory_fraction(settings.worker.gpu_memory_fraction)
-    revision = None if Path(settings.base_model).is_dir() else settings.base_revision
+    revision = None if settings.base_model_is_folder else settings.base_revision
     return WarmTrainer(settings.base_model, revision=revision, device="cuda" if cuda else "cpu")
 
 
@@ -106,7 +106,7 @@ def _batches(
 
 
 def _filled(examples: Iterable[TrainingExample], tokens_per_step: int) -> Iterator[list[TrainingExample]]:
-    """Batches of about `tokens_per_step` computed tokens; a longer example makes a batch of its own."""
+    """Batches of `tokens_per_step` computed tokens or a little more; the last one of what is left."""
     batch: list[TrainingExample] = []
     size = 0
     for example in examples:

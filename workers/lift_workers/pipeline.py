@@ -7,6 +7,7 @@ encoding and training themselves happen in the training child, which gets the ta
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Coroutine
@@ -20,12 +21,14 @@ from lift_config.recipe import Recipe
 from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed, Report
 from lift_workers.segment import Segment, segment
-from lift_workers.synthesize import Generator, SyntheticTask, synthesize
+from lift_workers.synthesize import Generator, SampleRefused, SyntheticTask, synthesize
 from lift_workers.trainer import Trainer
 
 REPORT_EVERY_S = 0.5
 SYNTHESIS_SHARE = 0.4  # of the expected work, where a recipe's synthesis and training are both to be done
 MIN_FRACTION_FOR_ETA = 0.05
+
+logger = logging.getLogger(__name__)
 
 
 async def run(
@@ -90,8 +93,12 @@ async def _follow(course: _Course, trainer: Trainer) -> None:
 
 
 async def _count_tokens(course: _Course, text: str, generator: Generator) -> None:
-    """Only told, never needed: training does not wait for it."""
-    tokens = await generator.count_tokens(text)
+    """Only told, never needed: training neither waits for it nor fails with it."""
+    try:
+        tokens = await generator.count_tokens(text)
+    except SampleRefused as refused:
+        logger.warning("job %s: its tokens stay uncounted: %s", course.job.key, refused)
+        return
     course.job = course.job.changed(tokens=tokens)
 
 

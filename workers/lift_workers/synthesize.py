@@ -131,7 +131,7 @@ class Generator:
         return (str(choice["text"]).strip() if choice else ""), sum(logprobs) / max(1, len(logprobs))
 
     async def count_tokens(self, text: str) -> int:
-        """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), in any length."""
+        """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), however many; or SampleRefused."""
         reply = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
         return int(reply["count"])
 
