@@ -8,9 +8,11 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:documents:{owner}       | ZSET    | server         | server         | members: ids, score: created_at   |
 | lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
-| lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; the entry at work |
+| lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
+| lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; taken when lift:jobs is empty |
 | lift:jobs:dead               | STREAM  | worker         | operator       | trimmed to the newest 1,000       |
+| lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
@@ -25,7 +27,7 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 | documents/{id}.json          | server     | DocumentRecord                                           |
 | originals/{id}               | server     | the upload as it came                                    |
 | texts/{job key}              | server     | the normalised text, UTF-8                               |
-| jobs/{job key}.json          | both       | JobRecord: at upload, at its end                         |
+| jobs/{job key}.json          | both       | JobRecord: at upload, with each version, at its end      |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
 """
 
@@ -40,16 +42,18 @@ from typing import Any, Self
 
 from lift_config.phases import Timeline
 from lift_config.prompts import PROMPT_VERSION
-from lift_config.recipe import Recipe
+from lift_config.recipe import Recipe, load_recipes
 
 # ---- Redis keys -------------------------------------------------------------------------------------------
 
 JOBS_STREAM = "lift:jobs"
 JOBS_GROUP = "workers"
 JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
+REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
 WORKER_PREFIX = "lift:worker:"
+SPEEDS_KEPT = 20
 CHUNK_BYTES = 4 * 2**20
 MANIFEST_FIELD = "manifest"
 
@@ -72,6 +76,10 @@ def job_documents_redis_key(job_key: str) -> str:
 
 def job_lease_redis_key(job_key: str) -> str:
     return f"lift:job:{job_key}:lease"
+
+
+def speeds_redis_key(recipe: str) -> str:
+    return f"lift:speeds:{recipe}"
 
 
 def adapter_redis_key(adapter_id: str) -> str:
@@ -156,7 +164,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """One published version of a document's adapter. `ready_s` is Unix seconds."""
+    """One published version of a document's adapter. `ready_s` is Unix seconds; `tasks` and `steps` went into it."""
 
     id: str
     version: int
@@ -165,6 +173,33 @@ class AdapterRecord:
     rank: int
     size_bytes: int
     ready_s: float
+    tasks: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class SynthesisUsage:
+    """What writing a document's tasks cost the engine. `computed_prompt_tokens`: not served by its prefix cache."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    computed_prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One version's way: from its claim to published, for so many bytes of normalised text."""
+
+    text_bytes: int
+    seconds: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -177,7 +212,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One training: inputs, then what became of it. `fence` counts claims; only the newest may publish."""
+    """One training: inputs, then what became of it. `fence` counts claims; only the newest may publish.
+
+    `status` says whether it can be asked; `unfinished` whether training is wanted or under way, which it may be
+    after `ready`: better versions follow. `traceparent` (W3C) is the upload's trace.
+    """
 
     key: str
     owner: str
@@ -187,15 +226,32 @@ class JobRecord:
     recipe: str
     received_s: float
     status: Status = Status.QUEUED
+    unfinished: bool = True
+    traceparent: str | None = None
     tokens: int = 0
     fence: int = 0
     progress: Progress = Progress()
     timeline: Timeline = field(default_factory=Timeline)
     adapters: tuple[AdapterRecord, ...] = ()
+    synthesis: SynthesisUsage = SynthesisUsage()
     error: Failure | None = None
 
     def changed(self, **values: Any) -> Self:
         return replace(self, **values)
+
+    def best(self) -> AdapterRecord | None:
+        """The version that answers: that of the most thorough recipe, the newest of equals; None without any."""
+        recipes = load_recipes()
+
+        def worth(adapter: AdapterRecord) -> tuple[int, int]:
+            recipe = recipes.get(adapter.recipe)
+            return (recipe.effort if recipe else 0), adapter.version
+
+        return max(self.adapters, key=worth, default=None)
+
+    def version_of(self, recipe: str) -> AdapterRecord | None:
+        """The newest version trained with `recipe`."""
+        return next((adapter for adapter in reversed(self.adapters) if adapter.recipe == recipe), None)
 
     def to_redis(self) -> dict[str, str]:
         """The HASH's fields. A worker writes a few of them: `{f: record.to_redis()[f] for f in …}`."""
@@ -207,9 +263,11 @@ class JobRecord:
         """TypeError or ValueError where `fields` is not a whole record."""
         values = {name: json.loads(value) for name, value in fields.items()}
         values["status"] = Status(values["status"])
+        values.setdefault("unfinished", values["status"] in ACTIVE)  # records of version 0.1
         values["progress"] = Progress(**values["progress"])
         values["timeline"] = Timeline.from_json(json.dumps(values["timeline"]))
         values["adapters"] = tuple(AdapterRecord(**adapter) for adapter in values["adapters"])
+        values["synthesis"] = SynthesisUsage(**values.get("synthesis", {}))
         values["error"] = Failure(**values["error"]) if values["error"] else None
         return cls(**values)
 

@@ -20,10 +20,13 @@ class Phase(StrEnum):
     QUEUE = "queue"  # accepted, no worker yet
     SEGMENT = "segment"
     SYNTHESIZE = "synthesize"
-    TRAIN = "train"  # overlaps SYNTHESIZE
-    PUBLISH = "publish"  # export, blobs, record
+    TRAIN = "train"  # overlaps SYNTHESIZE; its end includes the export
+    PUBLISH = "publish"  # checksums, blobs, record
+    REFINE = "refine"  # after the first version: everything up to the last one
+    ACCEPT = "accept"  # a question's first byte → its document found, its recipe chosen
     WAIT = "wait"  # a request waiting for its document's adapter
     LOAD = "load"  # adapter into the engine
+    FIT = "fit"  # how much of the text fits the prompt
     PREFILL = "prefill"  # request sent to the engine → first token back
 
 

@@ -6,6 +6,7 @@ In: a name. Out: a frozen Recipe; its digest is part of the job's key, so a chan
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -30,11 +31,22 @@ class Recipe(BaseModel):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear"]
     tokens_per_step: int = Field(gt=0, description="computed tokens packed into one optimizer step")
+    draft: str | None = Field(None, description="recipe at whose end a first version is published")
     seed: int = 0
 
+    @property
+    def effort(self) -> int:
+        """Examples trained per segment, over all epochs: of two versions the one with more effort answers."""
+        return (self.tasks_per_segment + self.cloze_per_segment + self.recite) * self.epochs
+
+    def stages(self) -> tuple[Recipe, ...]:
+        """The recipes at whose ends versions are published, in order; this one last."""
+        return (load_recipes()[self.draft], self) if self.draft else (self,)
+
     def digest(self) -> str:
-        """12 hex digits over every value, the name included."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """12 hex digits over every value of every stage, names included."""
+        values = json.dumps([stage.model_dump_json() for stage in self.stages()])
+        return hashlib.sha256(values.encode()).hexdigest()[:12]
 
 
 @cache

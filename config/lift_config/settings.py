@@ -22,6 +22,7 @@ from pydantic_settings import (
 from lift_config.recipe import load_recipes
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM allows
 # LIFT_… variables of other readers: where the file is, which engine a plug-in is in, what scripts/test runs.
 NOT_SETTINGS = frozenset({"config", "engine_index", "test_quick"})
 
@@ -48,10 +49,12 @@ class EngineSettings(_Section):
     urls: tuple[str, ...] = ()
     api_key: str = Field("", description="shared secret of server, worker and engine; `up` makes one")
     max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
-    max_loras: int = Field(4, gt=0, description="adapters in the engine's slots at once")
-    max_cpu_loras: int = Field(32, gt=0, description="adapters kept in host memory")
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
-    max_num_seqs: int = Field(16, gt=0)
+    max_loras: int = Field(0, ge=0, description="adapters in the engine's slots at once; 0: by measured memory")
+    max_cpu_loras: int = Field(0, ge=0, description="adapters kept in host memory; 0: by measured memory")
+    max_lora_rank: Literal[0, 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        0, description="0: what the recipe needs; read it as Settings.max_lora_rank"
+    )
+    max_num_seqs: int = Field(32, gt=0)
     cpu_kv_cache_gib: int = Field(2, gt=0, description="VLLM_CPU_KVCACHE_SPACE")
     gpu_memory_fraction: float = Field(0.6, gt=0, lt=1, description="of the GPU, for weights and KV cache")
     extra_args: tuple[str, ...] = Field((), description="passed on to vLLM as they are")
@@ -61,7 +64,10 @@ class WorkerSettings(_Section):
     """The training worker."""
 
     gpu_memory_fraction: float = Field(0.35, gt=0, lt=1, description="of the GPU, for the trainer")
-    synthesis_concurrency: int = Field(16, gt=0, description="samples in flight at the engine")
+    synthesis_concurrency: int = Field(24, gt=0, description="samples in flight at the engine")
+    min_tokens_per_step: int = Field(
+        0, ge=0, description="of one optimizer step; 0: 2048 on a GPU, the recipe's on a CPU"
+    )
     lease_s: float = Field(30, gt=1, description="a worker silent for so long loses its job")
     max_attempts: int = Field(3, gt=0, description="deliveries of a job before it fails for good")
     stall_s: float = Field(600, gt=0, description="a training child without progress for so long is killed")
@@ -73,6 +79,13 @@ class RedisSettings(_Section):
     blobs_url: str = Field("", description="a second instance for adapters (allkeys-lru); empty: the same")
     blob_ttl_s: int = Field(7 * 86400, gt=0, description="adapters leave Redis after so long; the store keeps them")
     max_memory_mb: int = Field(1024, gt=0, description="of the embedded Valkey")
+
+
+class SloSettings(_Section):
+    """What a streamed question is promised; `lift_slo_good_total` counts those that kept it."""
+
+    warm_ttft_s: float = Field(0.5, gt=0, description="its document's adapter was there")
+    cold_ttft_s: float = Field(10, gt=0, description="it waited for its document's training")
 
 
 class Settings(BaseSettings):
@@ -89,13 +102,16 @@ class Settings(BaseSettings):
     store_url: str = Field("", description="file:///… or s3://bucket/prefix; empty: <home>/store")
     redis_url: str = Field("", validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"))
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    cpu_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="without a GPU; see machine.py")
     engines: int = Field(1, ge=1)
     workers: int = Field(1, ge=1, description="one per GPU")
     recipe: str = "balanced"
+    otlp_endpoint: str = Field("", description="OTLP over HTTP, http://…/v1/traces; empty: no traces")
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
     worker: WorkerSettings = WorkerSettings()
     redis: RedisSettings = RedisSettings()
+    slo: SloSettings = SloSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -127,12 +143,12 @@ class Settings(BaseSettings):
         recipes = load_recipes()
         if self.recipe not in recipes:
             raise ValueError(f"recipe: unknown recipe {self.recipe!r}; known: {', '.join(sorted(recipes))}")
-        rank = recipes[self.recipe].rank
-        if rank > self.engine.max_lora_rank:
+        rank = _needed_rank(self.recipe)
+        if rank > self.max_lora_rank:
             raise ValueError(
-                f"engine.max_lora_rank: {self.engine.max_lora_rank} is below the rank {rank} of recipe {self.recipe!r}"
+                f"engine.max_lora_rank: {self.max_lora_rank} is below the rank {rank} of recipe {self.recipe!r}"
             )
-        if self.engine.max_cpu_loras < self.engine.max_loras:
+        if 0 < self.engine.max_cpu_loras < self.engine.max_loras:
             raise ValueError("engine.max_cpu_loras: must be at least engine.max_loras")
         if self.engine.gpu_memory_fraction + self.worker.gpu_memory_fraction > 1:
             raise ValueError("engine.gpu_memory_fraction + worker.gpu_memory_fraction: more than one GPU")
@@ -149,6 +165,12 @@ class Settings(BaseSettings):
         return self.served_name or (Path(self.base_model).name if self.base_model_is_folder else self.base_model)
 
     @property
+    def max_lora_rank(self) -> int:
+        """`engine.max_lora_rank`, or the lowest that vLLM allows for the recipe and its draft."""
+        needed = _needed_rank(self.recipe)
+        return self.engine.max_lora_rank or next((rank for rank in LORA_RANKS if rank >= needed), LORA_RANKS[-1])
+
+    @property
     def engine_urls(self) -> tuple[str, ...]:
         """Where the engines listen, without a trailing slash."""
         here = (f"http://{self.engine.host}:{self.engine.port + i}" for i in range(self.engines))
@@ -158,3 +180,7 @@ class Settings(BaseSettings):
     def resolved_store_url(self) -> str:
         """`store_url`, or the folder below `home` as a file URL."""
         return self.store_url or (self.home.resolve() / "store").as_uri()
+
+
+def _needed_rank(recipe: str) -> int:
+    return max(stage.rank for stage in load_recipes()[recipe].stages())

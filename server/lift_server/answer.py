@@ -6,7 +6,6 @@ it came about.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -14,15 +13,19 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from lift_config.contract import AdapterRecord, AdapterState, JobRecord, Status
+from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Phase, Timeline
 from lift_config.prompts import frame
-from lift_server import documents
+from lift_server import documents, versions
+from lift_server.context import Prompt, full_text
 from lift_server.engine import CHAT_ROUTE
-from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentOutdated, DocumentStopped
+from lift_server.errors import ApiError, DocumentOutdated
+from lift_server.estimate import recipe_within
+from lift_server.observe import Observed
 from lift_server.question import Json, Question
-from lift_server.records import STOPPED
 from lift_server.state import State
+
+CONFLICT = 409  # the status of whatever keeps a document from being answered by its adapter now
 
 
 class Answer:
@@ -31,11 +34,14 @@ class Answer:
     def __init__(self, state: State, question: Question) -> None:
         self.question = question
         self.ttft_s: float | None = None
+        self.observed = Observed(state, question)
         self._state = state
         self._job: JobRecord | None = None
         self._adapter: AdapterRecord | None = None
         self._adapter_state = AdapterState.NONE
+        self._answered_from = "base"
         self._timeline = Timeline()
+        self._timeline.start(Phase.ACCEPT, question.received_s)
         self._chunks: AsyncIterator[Json] | None = None
         self._resources = AsyncExitStack()
 
@@ -46,12 +52,20 @@ class Answer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._resources.aclose()
+        self.observed.ended(
+            error,
+            self._timeline,
+            ttft_s=self.ttft_s,
+            state=self._adapter_state,
+            adapter=self._adapter,
+            job=self._job,
+        )
 
     async def whole(self) -> Json:
         """The answer in one piece; `ttft_s` is then the time to all of it."""
         url, body = await self._request()
         self._timeline.start(Phase.PREFILL)
-        answer = await self._state.engine.chat(url, body)
+        answer = await self._state.engine.chat(url, body, self.observed.headers)
         self._timeline.end(Phase.PREFILL)
         self.token_written()
         return answer | {"model": self.question.model, "lift": self.finish()}
@@ -60,7 +74,8 @@ class Answer:
         """Everything up to the engine's headers; ApiErrors are raised here as far as they can be."""
         url, body = await self._request()
         self._timeline.start(Phase.PREFILL)
-        self._chunks = await self._resources.enter_async_context(self._state.engine.chat_stream(url, body))
+        opening = self._state.engine.chat_stream(url, body, self.observed.headers)
+        self._chunks = await self._resources.enter_async_context(opening)
 
     async def chunks(self) -> AsyncIterator[Json]:
         """The engine's chunks, after `open`."""
@@ -90,7 +105,7 @@ class Answer:
             "document_id": self.question.document_id,
             "adapter_id": self._adapter.id if self._adapter else None,
             "adapter_version": self._adapter.version if self._adapter else None,
-            "answered_from": self._answered_from(),
+            "answered_from": self._answered_from,
             "ttft_s": round(self.ttft_s or 0.0, 4),
             "phases": self._whole_timeline().relative_to(self.question.received_s),
         }
@@ -110,53 +125,77 @@ class Answer:
 
     async def _request(self) -> tuple[str, Json]:
         """The engine to ask, and the body to send."""
-        body, base_name = self.question.body, self._state.settings.model_name
-        if self.question.document_id is None:
-            return self._state.engine.place(secrets.token_hex(4)), body | {"model": base_name}
-        document, job = await documents.find(self._state, self.question.document_id)
+        state, document_id = self._state, self.question.document_id
+        if document_id is None:
+            self._timeline.end(Phase.ACCEPT)
+            return state.engine.place(secrets.token_hex(4)), self.question.body | {"model": state.settings.model_name}
+        document, job = await documents.find(state, document_id)
+        self._timeline.end(Phase.ACCEPT)
         self._job = job
-        if self.question.lift.mode == "context":
-            text = await self._state.records.text(document.job_key)
-            if text is None:
-                raise DocumentNotFound
-            messages = frame(body["messages"], document.title, text)
-            return self._state.engine.place(job.key), body | {"model": base_name, "messages": messages}
-        settings = self._state.settings
-        if (job.base_model, job.base_revision) != (base_name, settings.base_revision):
-            raise DocumentOutdated(f"{job.base_model}, {job.base_revision}")
-        adapter = self._adapter = await self._ready_adapter(job)
-        await self._load(adapter)
-        messages = frame(body["messages"], document.title)
-        return self._state.engine.place(adapter.id), body | {"model": adapter.id, "messages": messages}
-
-    async def _ready_adapter(self, job: JobRecord) -> AdapterRecord:
-        """The newest version, waited for where there is none yet."""
-        if job.status is not Status.READY:
-            _refuse_stopped(job)
-            job = self._job = await self._wait(job)
-        return job.adapters[-1]
-
-    async def _wait(self, job: JobRecord) -> JobRecord:
-        patience_s = self.question.lift.max_wait_s
-        max_wait_s = self._state.settings.server.max_wait_s if patience_s is None else patience_s
-        self._timeline.start(Phase.WAIT)
-        try:
-            job = await self._state.watcher.finished(job.key, max_wait_s)
-        except TimeoutError as error:
-            raise await self._not_ready(job, max_wait_s) from error
-        self._timeline.end(Phase.WAIT)
-        _refuse_stopped(job)
-        self._adapter_state = AdapterState.TRAINING
-        return job
-
-    async def _not_ready(self, job: JobRecord, waited_s: float) -> DocumentNotReady:
-        job = await self._state.records.job(job.key) or job
-        progress = job.progress
-        message = (
-            f"The document is not ready after waiting {waited_s:g} s: {job.status.value}, "
-            f"phase {progress.phase}, {progress.fraction:.0%} done."
+        mode, patience_s = self.question.lift.mode, self.question.lift.max_wait_s
+        if mode == "context":
+            with self._timeline.during(Phase.FIT):
+                return self._from_base(document, await full_text(state, job))
+        if mode == "auto" and (request := await self._at_once(document, job)):
+            return request
+        return await self._from_adapter(
+            document, job, state.settings.server.max_wait_s if patience_s is None else patience_s
         )
-        return DocumentNotReady(message, retry_after_s=min(120, max(1, math.ceil(progress.eta_s or 5))))
+
+    async def _at_once(self, document: DocumentRecord, job: JobRecord) -> tuple[str, Json] | None:
+        """Without waiting for a training: from a version that is there, else from the text where all of it fits."""
+        try:
+            return await self._from_adapter(document, job, patience_s=0)
+        except ApiError as error:
+            if error.status != CONFLICT:
+                raise
+        self._timeline.spans.pop(Phase.WAIT, None)  # it only looked
+        with self._timeline.during(Phase.FIT):
+            text = await self._prompt(self._state.engine.place(job.key), document).whole(job)
+        return None if text is None else self._from_base(document, text)
+
+    def _from_base(self, document: DocumentRecord, text: str) -> tuple[str, Json]:
+        self._answered_from = "context"
+        model, engine = self._state.settings.model_name, self._state.engine
+        messages = frame(self.question.body["messages"], document.title, text)
+        return engine.place(document.job_key), self.question.body | {"model": model, "messages": messages}
+
+    async def _from_adapter(self, document: DocumentRecord, job: JobRecord, patience_s: float) -> tuple[str, Json]:
+        settings = self._state.settings
+        if (job.base_model, job.base_revision) != (settings.model_name, settings.base_revision):
+            raise DocumentOutdated(f"{job.base_model}, {job.base_revision}")
+        adapter = self._adapter = await self._version(job, patience_s)
+        await self._load(adapter)
+        self._answered_from = "adapter"
+        url, text = self._state.engine.place(adapter.id), None
+        if self.question.lift.mode == "hybrid":
+            with self._timeline.during(Phase.FIT):
+                text = await self._prompt(url, document).as_much_as_fits(job)
+            self._answered_from = "hybrid" if text else "adapter"
+        messages = frame(self.question.body["messages"], document.title, text)
+        return url, self.question.body | {"model": adapter.id, "messages": messages}
+
+    def _prompt(self, url: str, document: DocumentRecord) -> Prompt:
+        return Prompt(self._state, url, self.question.body, document.title)
+
+    async def _version(self, job: JobRecord, patience_s: float) -> AdapterRecord:
+        """The one asked for, or the best, waited for where it is not there yet."""
+        versions.refuse_stopped(job)
+        recipe, budget_s = self.question.lift.recipe, self.question.lift.ttft_budget_s
+        if budget_s is not None:
+            recipe = await recipe_within(self._state, job, budget_s)
+            self._timeline.end(Phase.ACCEPT)  # choosing is part of it
+        adapter = versions.version(job, recipe)
+        if adapter is None:
+            adapter = await self._wait(job, recipe, patience_s)
+        return adapter
+
+    async def _wait(self, job: JobRecord, recipe: str | None, patience_s: float) -> AdapterRecord:
+        self._timeline.start(Phase.WAIT)
+        self._job, adapter = await versions.wait(self._state, job, recipe, patience_s, self.question.received_s)
+        self._timeline.end(Phase.WAIT)
+        self._adapter_state = AdapterState.TRAINING
+        return adapter
 
     async def _load(self, adapter: AdapterRecord) -> None:
         self._timeline.start(Phase.LOAD)
@@ -167,15 +206,11 @@ class Answer:
 
     # ---- what is said about it ----
 
-    def _answered_from(self) -> str:
-        if self.question.document_id is None:
-            return "base"
-        return "adapter" if self._adapter else "context"
-
     def _whole_timeline(self) -> Timeline:
-        """With the document's own phases where the question saw them happen."""
+        """With the document's own phases where the question saw them happen; better versions may still follow."""
         if self._adapter_state is AdapterState.TRAINING and self._job is not None:
-            return Timeline(self._job.timeline.spans | self._timeline.spans)
+            seen = {phase: span for phase, span in self._job.timeline.spans.items() if span[1] is not None}
+            return Timeline(seen | self._timeline.spans)
         return self._timeline
 
 
@@ -185,14 +220,3 @@ def has_token(chunk: Json) -> bool:
     return any(
         delta.get(name) for delta in deltas for name in ("content", "reasoning", "reasoning_content", "tool_calls")
     )
-
-
-def _refuse_stopped(job: JobRecord) -> None:
-    if job.status not in STOPPED:
-        return
-    if job.status is Status.CANCELLED:
-        message = "The document's training was cancelled. Upload it again to train it."
-    else:
-        reason = job.error.message if job.error else "no reason was recorded"
-        message = f"The document's training failed: {reason}"
-    raise DocumentStopped(message, code=f"document_{job.status.value}")

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from obstore.store import from_url
@@ -14,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from lift_config.settings import Settings
-from lift_server import documents, errors
+from lift_server import documents, errors, gauges
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
@@ -25,6 +26,9 @@ from lift_server.routes import chat, models, operate
 from lift_server.routes import documents as documents_routes
 from lift_server.state import State
 from lift_server.watch import JobWatcher
+
+if TYPE_CHECKING:
+    from lift_server.tracing import Traces
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,16 +61,27 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         engine = Engine(settings.engine_urls, settings.engine.api_key)
         resources.push_async_callback(engine.close)
         records = Records(redis, from_url(settings.resolved_store_url, mkdir=True))
-        metrics = Metrics()
+        metrics = Metrics(settings.slo)
         hotload = Hotload(engine, records, blobs, metrics)
         watcher = JobWatcher(channel, records, hotload.job_changed, lambda: recover(records))
-        state = State(settings, records, engine, hotload, watcher, metrics, started_s=time.time())
+        traces = _traces(settings.otlp_endpoint)
+        if traces:
+            resources.push_async_callback(traces.close)
+        state = State(settings, records, engine, hotload, watcher, metrics, traces, started_s=time.time())
         resources.push_async_callback(hotload.close)
         await recover(records)
-        for work in (watcher.run(), documents.sweep_for_ever(state)):
+        for work in (watcher.run(), documents.sweep_for_ever(state), gauges.count_for_ever(state)):
             task = asyncio.create_task(work)
             resources.push_async_callback(_stop, task)
         yield state
+
+
+def _traces(endpoint: str) -> Traces | None:
+    if not endpoint:
+        return None
+    from lift_server.tracing import Traces  # with it comes all of OpenTelemetry
+
+    return Traces.to(endpoint)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", parents=[client], help="ask a question of a document")
     ask.add_argument("document", help="a document's id")
     ask.add_argument("question")
-    ask.add_argument("--mode", choices=["adapter", "context"], help="where the answer comes from")
+    ask.add_argument("--mode", choices=["adapter", "auto", "context", "hybrid"], help="where the answer comes from")
     status = commands.add_parser("status", parents=[client], help="list the documents, or show one")
     status.add_argument("document", nargs="?", help="a document's id")
     return parser

@@ -52,16 +52,16 @@ async def original(state: State, document_id: str) -> tuple[DocumentRecord, byte
 
 
 async def cancel(state: State, document_id: str) -> Found:
-    """Stop the document's training; a second time changes nothing."""
-    document, _ = await find(state, document_id)
-    job = await state.records.cancel(document.job_key)
-    if job is None:
-        raise DocumentNotFound
-    if job.status is not Status.CANCELLED:
+    """Stop what is still being trained of the document; it keeps the versions it has."""
+    document, job = await find(state, document_id)
+    if not job.unfinished and job.status is not Status.CANCELLED:
         message = f"The document is {job.status.value}: there is no training to cancel."
         raise ApiError(409, message, code="document_not_active", headers=NO_RETRY)
+    cancelled = await state.records.cancel(document.job_key)
+    if cancelled is None:
+        raise DocumentNotFound
     log.info("%s cancelled", document.id)
-    return document, job
+    return document, cancelled
 
 
 async def delete(state: State, document_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The engines, over HTTP: load and remove an adapter, put a chat request, read its answer.
+"""The engines, over HTTP: load and remove an adapter, count a prompt, put a chat request, read its answer.
 
 The one file that knows vLLM's HTTP (our plug-in's routes: lift_config/contract.py). In: OpenAI request bodies
-that name an adapter or the base model. Out: OpenAI answers, and ApiErrors in our envelope.
+that name an adapter or the base model. Out: OpenAI answers, token counts, and ApiErrors in our envelope.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,11 @@ CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
 IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
 TOO_LONG = re.compile(r"maximum (context|model) length|max_model_len", re.IGNORECASE)
+# What of a chat request shapes its prompt, by the names that /tokenize knows (vLLM's TokenizeChatRequest).
+PROMPT_FIELDS = (
+    "model", "messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
+    "continue_final_message", "add_special_tokens",
+)  # fmt: skip
 CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
 
 Json = dict[str, Any]
@@ -65,18 +70,32 @@ class Engine:
             if isinstance(result, BaseException):
                 raise result
 
-    async def chat(self, url: str, body: Json) -> Json:
+    async def slots(self, url: str) -> int:
+        """How many adapters that engine answers from at once."""
+        return int((await self._call("GET", url + ENGINE_ADAPTERS_ROUTE))["max_loras"])
+
+    async def prompt_size(self, url: str, body: Json) -> tuple[int, int]:
+        """The tokens that a chat request's prompt takes, and those of the context window."""
+        prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
+        reply = await self._call("POST", f"{url}/tokenize", json=prompt)
+        return reply["count"], reply["max_model_len"]
+
+    async def tokens(self, url: str, model: str, text: str) -> list[int]:
+        plain = {"model": model, "prompt": text, "add_special_tokens": False}
+        tokens: list[int] = (await self._call("POST", f"{url}/tokenize", json=plain))["tokens"]
+        return tokens
+
+    async def text(self, url: str, model: str, tokens: list[int]) -> str:
+        return str((await self._call("POST", f"{url}/detokenize", json={"model": model, "tokens": tokens}))["prompt"])
+
+    async def chat(self, url: str, body: Json, headers: Mapping[str, str]) -> Json:
         """The whole answer."""
-        async with self._reply("POST", url + CHAT_ROUTE, json=body) as reply:
-            answer = await _json(reply)
-            if reply.status != 200:
-                raise engine_error(reply.status, answer)
-            return answer
+        return await self._call("POST", url + CHAT_ROUTE, json=body, headers=headers)
 
     @asynccontextmanager
-    async def chat_stream(self, url: str, body: Json) -> AsyncIterator[AsyncIterator[Json]]:
+    async def chat_stream(self, url: str, body: Json, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Json]]:
         """The answer's chunks. Leaving the block closes the connection, upon which vLLM aborts the request."""
-        async with self._reply("POST", url + CHAT_ROUTE, json=body) as reply:
+        async with self._reply("POST", url + CHAT_ROUTE, json=body, headers=headers) as reply:
             if reply.status != 200:
                 raise engine_error(reply.status, await _json(reply))
             yield _chunks(reply)
@@ -84,6 +103,13 @@ class Engine:
     async def healthy(self) -> list[bool]:
         """For each engine, whether it answers."""
         return list(await asyncio.gather(*(self._is_healthy(url) for url in self._urls)))
+
+    async def _call(self, method: str, url: str, **options: Any) -> Json:
+        async with self._reply(method, url, **options) as reply:
+            answer = await _json(reply)
+            if reply.status != 200:
+                raise engine_error(reply.status, answer)
+            return answer
 
     async def _remove(self, url: str, timeout: aiohttp.ClientTimeout) -> None:
         async with self._reply("DELETE", url, timeout=timeout) as reply:

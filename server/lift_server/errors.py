@@ -96,10 +96,17 @@ class DocumentNotReady(ApiError):
 
 
 class DocumentStopped(ApiError):
-    """The document's training failed or was cancelled: `document_failed`, `document_cancelled`."""
+    """The document's training, or that of the version asked for, ended: `document_failed`, `document_cancelled`."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(409, message, code=code, param="document_id", headers=NO_RETRY)
+
+
+class TtftBudgetUnmet(ApiError):
+    """No version is there, or can be there, within `lift.ttft_budget_s`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(409, message, code="ttft_budget_unmet", param="lift.ttft_budget_s", headers=NO_RETRY)
 
 
 class DocumentOutdated(ApiError):
@@ -130,12 +137,19 @@ def validated(model: type[ModelT], values: Any, prefix: str = "") -> ModelT:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told about any exception; an unforeseen one is logged and says nothing of its inside."""
+    """What a client is told about any exception; an unforeseen one is logged."""
+    told = told_as(error)
+    if told.code == "internal_error":
+        log.error("unforeseen error", exc_info=error)
+    return told
+
+
+def told_as(error: Exception) -> ApiError:
+    """As `as_api_error`, for whoever only wants to know; an unforeseen one says nothing of its inside."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return StorageUnavailable()
-    log.error("unforeseen error", exc_info=error)
     return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
 
 

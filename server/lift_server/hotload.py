@@ -15,12 +15,10 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from lift_config.contract import (
-    ACTIVE,
     ADAPTER_FILES,
     MANIFEST_FILE,
     AdapterState,
     JobRecord,
-    Status,
     adapter_path,
     adapter_redis_key,
 )
@@ -42,9 +40,10 @@ class Hotload:
         self._records = records
         self._blobs = blobs
         self._metrics = metrics
-        self._active: set[str] = set()  # jobs seen on their way to an adapter
+        self._published: dict[str, int] = {}  # of jobs seen at work: how many versions they had
         self._in_flight: Counter[str] = Counter()
-        self._removing: dict[str, asyncio.Event] = {}  # set when nothing is in flight
+        self._ended = asyncio.Event()  # set, and replaced, when an adapter is no longer in flight
+        self._removing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -59,20 +58,20 @@ class Hotload:
             self._in_flight[adapter_id] -= 1
             if not self._in_flight[adapter_id]:
                 del self._in_flight[adapter_id]
-                if adapter_id in self._removing:
-                    self._removing[adapter_id].set()
+                self._ended.set()
+                self._ended = asyncio.Event()
 
     async def job_changed(self, job_key: str) -> None:
-        """Load a just published adapter before it is asked for; that goes on in the background."""
+        """Load a just published version before it is asked for; that goes on in the background."""
         job = await self._records.job(job_key)
-        if job is not None and job.status in ACTIVE:
-            self._active.add(job_key)
-        elif job_key in self._active:
-            self._active.discard(job_key)
-            if job is not None and job.status is Status.READY:
-                newest = job.adapters[-1]
-                self._metrics.ready(newest.ready_s - job.received_s, job.timeline, recipe=newest.recipe)
-                self._start(self._prefetch(newest.id))
+        known = self._published.pop(job_key, None)
+        if job is None:
+            return
+        if job.unfinished:
+            self._published[job_key] = len(job.adapters)
+        for adapter in job.adapters[len(job.adapters) if known is None else known :]:
+            self._metrics.published(job, adapter)
+            self._start(self._prefetch(adapter.id))
 
     async def remove(self, job: JobRecord) -> None:
         """Remove a deleted job's adapters. Waits REMOVAL_S at most; goes on in the background."""
@@ -98,20 +97,25 @@ class Hotload:
             log.error("background work failed", exc_info=error)
 
     async def _prefetch(self, adapter_id: str) -> None:
+        """Not before a slot is free of questions: it would take the place of an adapter that answers."""
+        url = self._engine.place(adapter_id)
         try:
+            slots = await self._engine.slots(url)
+            while len([one for one in self._in_flight if self._engine.place(one) == url]) >= slots:
+                await self._ended.wait()
             async with self.resident(adapter_id) as state:
                 log.info("adapter %s prefetched (%s)", adapter_id, state.value)
         except ApiError as error:
             log.warning("adapter %s was not prefetched: %s", adapter_id, error.message)
 
     async def _remove(self, job_key: str, adapter_id: str) -> None:
-        drained = self._removing.setdefault(adapter_id, asyncio.Event())
+        self._removing.add(adapter_id)
         try:
-            if self._in_flight[adapter_id]:
-                await drained.wait()
+            while self._in_flight[adapter_id]:
+                await self._ended.wait()
             await self._erase(job_key, adapter_id)
         finally:
-            self._removing.pop(adapter_id, None)
+            self._removing.discard(adapter_id)
 
     async def _erase(self, job_key: str, adapter_id: str) -> None:
         async with self._records.lock(job_key):

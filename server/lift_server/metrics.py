@@ -1,14 +1,28 @@
-"""What /metrics shows: TTFT, phases, time to ready, documents. Labels never name a document or an adapter."""
+"""What /metrics shows. Labels never name a document or an adapter, so its size does not grow with their number."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter as Count
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from lift_config.contract import AdapterState, Status
-from lift_config.phases import Timeline
+from lift_config.contract import (
+    JOBS_STREAM,
+    REFINE_STREAM,
+    AdapterRecord,
+    AdapterState,
+    JobRecord,
+    Status,
+    SynthesisUsage,
+)
+from lift_config.phases import Phase, Timeline
+from lift_config.settings import SloSettings
 
+STREAMS = {"first": JOBS_STREAM, "refine": REFINE_STREAM}  # by the label that names them
 # vLLM's own (engine-facts.md, 4), so that the two can be laid over each other.
 # fmt: off
 TTFT_BUCKETS_S = (
@@ -18,52 +32,127 @@ TTFT_BUCKETS_S = (
 # fmt: on
 
 
+class Objective(StrEnum):
+    """What a streamed question to an adapter was promised."""
+
+    WARM_TTFT = "warm_ttft"  # its document had an adapter
+    COLD_TTFT = "cold_ttft"  # it waited for its document's training
+
+
+@dataclass(frozen=True)
+class Queues:
+    """The streams of jobs by name: `first` for jobs without any version, `refine` for those with one."""
+
+    waiting: Mapping[str, int]
+    taken: Mapping[str, int]
+    dead_letters: int
+    last_dead_letter_s: float
+
+
 class Metrics:
     """One registry per server, so that tests can run several."""
 
-    def __init__(self) -> None:
+    def __init__(self, slo: SloSettings) -> None:
         self.registry = CollectorRegistry()
-        self._ttft = Histogram(
+        self._targets_s = {Objective.WARM_TTFT: slo.warm_ttft_s, Objective.COLD_TTFT: slo.cold_ttft_s}
+        self._counted: dict[str, SynthesisUsage] = {}  # of jobs that will publish again
+        self._ttft = self._histogram(
             "lift_time_to_first_token_seconds",
             "First byte of a question read to first token written; without streaming, to the whole answer.",
-            ["model", "endpoint", "adapter_state", "stream"],
-            buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
+            "model",
+            "endpoint",
+            "adapter_state",
+            "stream",
         )
-        self._phases = Histogram(
-            "lift_phase_seconds",
-            "Time in each phase of a document's or a question's way; phases overlap.",
-            ["phase"],
-            buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
+        self._phases = self._histogram(
+            "lift_phase_seconds", "Time in each phase of a document's or a question's way; phases overlap.", "phase"
         )
-        self._ready = Histogram(
-            "lift_time_to_ready_seconds",
-            "First byte of an upload read to its adapter published.",
-            ["recipe"],
-            buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
+        self._ready = self._histogram(
+            "lift_time_to_ready_seconds", "First byte of an upload read to a version published.", "recipe"
         )
-        self._documents = Gauge("lift_documents", "Documents by status.", ["status"], registry=self.registry)
+        self._questions = self._counter("lift_questions", "Questions by how they ended.", "endpoint", "outcome")
+        self._slo = self._counter("lift_slo", "Streamed questions with a promised time to first token.", "objective")
+        self._slo_good = self._counter("lift_slo_good", "Those that kept it.", "objective")
+        self._tokens = self._counter("lift_synthesis_tokens", "Spent on synthetic tasks of published versions.", "kind")
+        self._requests = self._counter("lift_synthesis_requests", "Sent for synthetic tasks of published versions.")
+        self._documents = self._gauge("lift_documents", "Documents by status; up to a minute old.", "status")
+        self._workers = self._gauge("lift_workers", "Workers with a lease; up to a minute old.")
+        self._waiting = self._gauge("lift_jobs_waiting", "Jobs no worker has taken.", "stream")
+        self._taken = self._gauge("lift_jobs_taken", "Jobs with a worker, or between two attempts.", "stream")
+        self._dead = self._gauge("lift_dead_letters", "Jobs given up on after every attempt; the newest 1,000.")
+        self._last_dead = self._gauge("lift_last_dead_letter_timestamp_seconds", "When the newest came; 0: none.")
+        self._redis_up = self._gauge("lift_redis_up", "Whether Redis answered this scrape.")
+        for objective in Objective:  # a rate over a series that is not there yet is nothing, not 0
+            self._slo.labels(objective.value)
+            self._slo_good.labels(objective.value)
 
     def answered(
         self, ttft_s: float, timeline: Timeline, *, model: str, endpoint: str, state: AdapterState, stream: bool
     ) -> None:
         """A question answered without an error."""
         self._ttft.labels(model, endpoint, state.value, str(stream).lower()).observe(ttft_s)
-        self._observe_phases(timeline)
+        for phase in timeline.spans:
+            self._observe_phase(timeline, phase)
 
-    def ready(self, seconds: float, timeline: Timeline, *, recipe: str) -> None:
-        """A document's adapter published."""
-        self._ready.labels(recipe).observe(seconds)
-        self._observe_phases(timeline)
+    def ended(self, outcome: str, *, endpoint: str) -> None:
+        """A question's end: `ok`, `disconnected`, or an error's code."""
+        self._questions.labels(endpoint, outcome).inc()
 
-    def page(self, documents: Count[Status]) -> bytes:
+    def promised(self, objective: Objective, seconds: float, *, is_answered: bool, is_our_fault: bool) -> None:
+        """A streamed question's first token after `seconds`, or its end without one. One that the client gave up, or
+        got refused, within the promised time is no miss."""
+        kept = seconds <= self._targets_s[objective]
+        if is_answered or is_our_fault or not kept:
+            self._slo.labels(objective.value).inc()
+        if is_answered and kept:
+            self._slo_good.labels(objective.value).inc()
+
+    def published(self, job: JobRecord, adapter: AdapterRecord) -> None:
+        """A new version. The way to the first one is told then; all that follows is one phase, told at its end."""
+        self._ready.labels(adapter.recipe).observe(adapter.ready_s - job.received_s)
+        is_first = adapter == job.adapters[0]
+        for phase in job.timeline.spans:
+            if (phase is not Phase.REFINE) if is_first else (phase is Phase.REFINE and not job.unfinished):
+                self._observe_phase(job.timeline, phase)
+        if adapter == job.adapters[-1]:
+            self._count_synthesis(job)
+
+    def counted(self, documents: Count[Status], workers: int) -> None:
+        """What gauges.count_for_ever found."""
         for status in Status:
             self._documents.labels(status.value).set(documents[status])
+        self._workers.set(workers)
+
+    def page(self, queues: Queues | None) -> bytes:
+        """`queues` is None where Redis is out of reach."""
+        self._redis_up.set(queues is not None)
+        for stream in STREAMS:
+            self._waiting.labels(stream).set(queues.waiting[stream] if queues else math.nan)
+            self._taken.labels(stream).set(queues.taken[stream] if queues else math.nan)
+        self._dead.set(queues.dead_letters if queues else math.nan)
+        self._last_dead.set(queues.last_dead_letter_s if queues else math.nan)
         return generate_latest(self.registry)
 
-    def _observe_phases(self, timeline: Timeline) -> None:
-        for phase in timeline.spans:
-            if (seconds := timeline.seconds(phase)) is not None:
-                self._phases.labels(phase.value).observe(seconds)
+    def _count_synthesis(self, job: JobRecord) -> None:
+        """A job's usage grows from version to version; what is new since the last one is added."""
+        before = self._counted.pop(job.key, SynthesisUsage())
+        spent: Mapping[str, int] = asdict(job.synthesis)
+        new = {name: max(0, value - getattr(before, name)) for name, value in spent.items()}  # a retry begins at 0
+        self._requests.inc(new.pop("requests"))
+        for name, tokens in new.items():
+            self._tokens.labels(name.removesuffix("_tokens")).inc(tokens)
+        if job.unfinished:
+            self._counted[job.key] = job.synthesis
+
+    def _observe_phase(self, timeline: Timeline, phase: Phase) -> None:
+        if (seconds := timeline.seconds(phase)) is not None:
+            self._phases.labels(phase.value).observe(seconds)
+
+    def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=TTFT_BUCKETS_S, registry=self.registry)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self.registry)

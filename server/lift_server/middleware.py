@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lift_server.errors import as_api_error
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
 
 
 class Envelope:
@@ -50,6 +51,12 @@ def received_s(request: Request) -> float:
     """When the request's first byte was read, Unix seconds: where TTFT and time to ready begin."""
     began: float = request.state.received_s
     return began
+
+
+def traceparent(request: Request) -> str | None:
+    """The client's place in a trace, where its header is well-formed."""
+    given = request.headers.get("traceparent", "")
+    return given if TRACEPARENT.fullmatch(given) else None
 
 
 def _request_id(given: str | None) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 from lift_config.contract import DOCUMENT_ID
 from lift_config.settings import Settings
 from lift_server.errors import InvalidRequest, ModelNotFound, validated
+from lift_server.recipes import servable
 from lift_server.schemas import LiftOptions
 
 Json = dict[str, Any]
 
-MODES_NOT_YET = ("auto", "hybrid")
-FIELDS_NOT_YET = ("recipe", "ttft_budget_s", "evidence")
+NOT_YET = "evidence"
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,17 @@ class Question:
     lift: LiftOptions
     stream: bool
     received_s: float
+    traceparent: str | None = None
 
 
-def read_question(settings: Settings, values: Json, in_header: str | None, received_s: float) -> Question:
+def read_question(
+    settings: Settings,
+    values: Json,
+    *,
+    in_header: str | None,
+    received_s: float,
+    traceparent: str | None,
+) -> Question:
     """InvalidRequest naming the field, or ModelNotFound, before anything costs time.
 
     A document is named by the body's `document_id`, its `metadata.document_id`, the header X-Document-Id
@@ -51,9 +59,10 @@ def read_question(settings: Settings, values: Json, in_header: str | None, recei
         document_id=_document_id(
             {"document_id": in_body, "metadata.document_id": in_metadata, "X-Document-Id": in_header, "model": in_model}
         ),
-        lift=_lift(lift),
+        lift=_lift(settings, lift),
         stream=bool(stream),
         received_s=received_s,
+        traceparent=traceparent,
     )
 
 
@@ -81,15 +90,21 @@ def _document_id(named: dict[str, Any]) -> str | None:
     return next(iter(given.values()), None)
 
 
-def _lift(values: Any) -> LiftOptions:
+def _lift(settings: Settings, values: Any) -> LiftOptions:
     if values is None:
         return LiftOptions()
     if not isinstance(values, dict):
         raise InvalidRequest("lift: must be an object.", param="lift")
-    for name in FIELDS_NOT_YET:
-        if name in values:
-            raise InvalidRequest(f"lift.{name}: not supported yet.", param=f"lift.{name}", code="not_supported")
-    if values.get("mode") in MODES_NOT_YET:
-        message = f"lift.mode: {values['mode']!r} is not supported yet."
-        raise InvalidRequest(message, param="lift.mode", code="not_supported")
-    return validated(LiftOptions, values, prefix="lift.")
+    if NOT_YET in values:
+        raise InvalidRequest(f"lift.{NOT_YET}: not supported yet.", param=f"lift.{NOT_YET}", code="not_supported")
+    lift = validated(LiftOptions, values, prefix="lift.")
+    if lift.recipe is not None:
+        servable(settings, lift.recipe, param="lift.recipe")
+    for name in ("recipe", "ttft_budget_s"):
+        if lift.mode == "context" and getattr(lift, name) is not None:
+            message = f"lift.{name}: mode 'context' answers without an adapter; leave one of the two out."
+            raise InvalidRequest(message, param=f"lift.{name}")
+    if lift.recipe is not None and lift.ttft_budget_s is not None:
+        message = "lift.ttft_budget_s: chooses a recipe by itself; leave lift.recipe out, or this."
+        raise InvalidRequest(message, param="lift.ttft_budget_s")
+    return lift

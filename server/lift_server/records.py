@@ -19,13 +19,15 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
-    ACTIVE,
     CHANGED_CHANNEL,
     JOB_FIELD,
     JOBS_STREAM,
+    REFINE_STREAM,
+    WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
     Progress,
+    Speed,
     Status,
     document_path,
     document_redis_key,
@@ -34,12 +36,14 @@ from lift_config.contract import (
     job_redis_key,
     original_path,
     owner_redis_key,
+    speeds_redis_key,
     text_path,
 )
 from lift_config.phases import Phase, Timeline
 
 OWNER = "default"  # the one owner there is without API keys
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
+CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
 
 
 class Records:
@@ -88,6 +92,31 @@ class Records:
         content = await self.read(text_path(job_key))
         return None if content is None else content.decode()
 
+    async def text_bytes(self, job_key: str) -> int | None:
+        """How large the normalised text is; None where there is none."""
+        try:
+            return (await obstore.head_async(self.store, text_path(job_key)))["size"]
+        except FileNotFoundError:
+            return None
+
+    async def speeds(self, recipes: Iterable[str]) -> dict[str, list[Speed]]:
+        """What was measured of each recipe."""
+        names = list(recipes)
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.lrange(speeds_redis_key(name), 0, -1)
+            lists: list[list[str]] = await pipe.execute()
+        return {name: [Speed.from_json(item) for item in items] for name, items in zip(names, lists, strict=True)}
+
+    async def queued(self, *streams: str) -> list[str]:
+        """The keys of the jobs in these streams, in order; a claimed entry stays until it is done."""
+        entries = [entry for stream in streams for entry in await self.redis.xrange(stream) or []]
+        return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields]
+
+    async def workers(self) -> int:
+        """How many hold a lease."""
+        return len([key async for key in self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)])
+
     async def read(self, path: str) -> bytes | None:
         """An object of the store; None where there is none."""
         try:
@@ -110,7 +139,7 @@ class Records:
 
     async def add(self, document: DocumentRecord, fresh: JobRecord, content: bytes, text: str) -> JobRecord:
         """Take in a document. Its job is `fresh` where its content is new, else the one there is, which is
-        put into the queue again where it had failed or been cancelled."""
+        put into the queue again where its training, or the refinement after it, had failed or been cancelled."""
         async with self.lock(fresh.key):
             await obstore.put_async(self.store, original_path(document.id), content)
             await obstore.put_async(self.store, text_path(fresh.key), text.encode())
@@ -125,13 +154,9 @@ class Records:
             known = await self.job(fresh.key)
             job = known or await self.stored_job(fresh.key) or fresh
             if job.status in STOPPED:
-                job = job.changed(
-                    status=Status.QUEUED,
-                    progress=Progress(),
-                    error=None,
-                    received_s=fresh.received_s,
-                    timeline=fresh.timeline,
-                )
+                job = _wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
+            elif not job.unfinished and job.version_of(fresh.recipe) is None:
+                job = _wanted(job, fresh)
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
@@ -141,8 +166,32 @@ class Records:
             await pipe.execute()
         return job
 
+    async def want(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
+        """The job, taken up again for a version of `recipe` unless it is at work; as urgent as a first version,
+        since somebody waits."""
+        async with self.lock(job_key):
+            while True:
+                with suppress(WatchError):
+                    return await self._want_in_redis(job_key, recipe, received_s)
+
+    async def _want_in_redis(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
+        async with self.redis.pipeline() as pipe:
+            await pipe.watch(job_redis_key(job_key))
+            job = await self.job(job_key)
+            if job is None or job.unfinished or job.status is not Status.READY:
+                return job
+            job = _wanted(job, job.changed(recipe=recipe, received_s=received_s))
+            await self.store_job(job)
+            pipe.multi()  # type: ignore[no-untyped-call]
+            write_job(pipe, job, stream=JOBS_STREAM)
+            await pipe.execute()
+        return job
+
     async def cancel(self, job_key: str) -> JobRecord | None:
-        """The job, cancelled where it was active; the worker reads of it on lift:changed."""
+        """The job, its training ended where there was any; the worker reads of it on lift:changed.
+
+        With a version it stays ready: only what was to come is cancelled.
+        """
         while True:
             with suppress(WatchError):
                 return await self._cancel_in_redis(job_key)
@@ -151,12 +200,16 @@ class Records:
         async with self.redis.pipeline() as pipe:
             await pipe.watch(job_redis_key(job_key))
             job = await self.job(job_key)
-            if job is None or job.status not in ACTIVE:
+            if job is None or not job.unfinished:
                 return job
-            job = job.changed(status=Status.CANCELLED)
+            for phase in job.timeline.spans:
+                if job.timeline.seconds(phase) is None:
+                    job.timeline.end(phase)
+            job = job.changed(status=Status.READY if job.adapters else Status.CANCELLED, unfinished=False)
             await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
-            pipe.hset(job_redis_key(job_key), "status", job.to_redis()["status"])
+            values = job.to_redis()
+            pipe.hset(job_redis_key(job_key), mapping={name: values[name] for name in CANCELLED})
             pipe.publish(CHANGED_CHANNEL, job_key)
             await pipe.execute()
         return job
@@ -217,10 +270,27 @@ def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
     pipe.sadd(job_documents_redis_key(document.job_key), document.id)
 
 
-def write_job(pipe: Pipeline, job: JobRecord) -> None:
-    """The whole record, and its place in the queue where it is to be trained."""
+def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:
+    """The whole record, and its place in the queue, or in `stream`, where it is to be trained."""
     fields: dict[Any, Any] = {**job.to_redis()}
     pipe.hset(job_redis_key(job.key), mapping=fields)
-    if job.status in ACTIVE:
-        pipe.xadd(JOBS_STREAM, {JOB_FIELD: job.key})
+    if job.unfinished:
+        pipe.xadd(stream or stream_of(job), {JOB_FIELD: job.key})
     pipe.publish(CHANGED_CHANNEL, job.key)
+
+
+def stream_of(job: JobRecord) -> str:
+    """What can be asked already steps back for what cannot."""
+    return REFINE_STREAM if job.adapters else JOBS_STREAM
+
+
+def _wanted(job: JobRecord, by: JobRecord) -> JobRecord:
+    """`job` to be trained again, as an upload or a question just asked for."""
+    return job.changed(
+        recipe=by.recipe,
+        received_s=by.received_s,
+        traceparent=by.traceparent,
+        unfinished=True,
+        progress=Progress(),
+        error=None,
+    )

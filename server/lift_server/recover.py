@@ -15,16 +15,16 @@ import obstore
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
-    ACTIVE,
     JOB_FIELD,
     JOBS_STREAM,
+    REFINE_STREAM,
     DocumentRecord,
     document_path,
     job_documents_redis_key,
     job_path,
     job_redis_key,
 )
-from lift_server.records import Records, write_document, write_job
+from lift_server.records import Records, stream_of, write_document, write_job
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +86,9 @@ def _unreadable_is_left_alone(path: str) -> Iterator[None]:
 
 
 async def _enqueue_lost(records: Records, keys: list[str]) -> int:
-    """Active jobs without an entry in the stream: nobody would ever claim them."""
-    active = {job.key for job in await records.jobs(keys) if job is not None and job.status in ACTIVE}
-    lost = active - await _queued(records) if active else set()
+    """Unfinished jobs without an entry in either stream: nobody would ever claim them."""
+    unfinished = {job.key for job in await records.jobs(keys) if job is not None and job.unfinished}
+    lost = unfinished - await _queued(records) if unfinished else set()
     for key in lost:
         with suppress(WatchError):  # it changed this moment, so somebody has it
             await _enqueue(records, key)
@@ -99,14 +99,12 @@ async def _enqueue(records: Records, key: str) -> None:
     async with records.redis.pipeline() as pipe:
         await pipe.watch(job_redis_key(key))
         job = await records.job(key)
-        if job is None or job.status not in ACTIVE or key in await _queued(records):
+        if job is None or not job.unfinished or key in await _queued(records):
             return
         pipe.multi()  # type: ignore[no-untyped-call]
-        pipe.xadd(JOBS_STREAM, {JOB_FIELD: key})
+        pipe.xadd(stream_of(job), {JOB_FIELD: key})
         await pipe.execute()
 
 
 async def _queued(records: Records) -> set[str]:
-    """Keys in the stream; a claimed entry stays in it until it is done."""
-    entries = await records.redis.xrange(JOBS_STREAM)
-    return {str(fields.get(JOB_FIELD)) for _, fields in entries or [] if fields}
+    return set(await records.queued(JOBS_STREAM, REFINE_STREAM))

@@ -61,7 +61,8 @@ class AnswerStream(Response):
             await opening
             await self._relay(send)
         except Exception as error:  # noqa: BLE001 - the HTTP edge: the headers are gone, the envelope can still be sent
-            await _write(send, _event(as_api_error(error).envelope()))
+            self._answer.observed.failure = as_api_error(error)
+            await _write(send, _event(self._answer.observed.failure.envelope()))
 
     async def _relay(self, send: Send) -> None:
         """A chunk that may be the last is held until the next one, or the end, tells: `lift` rides on the last."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -63,8 +64,10 @@ class TextUpload(UploadFields):
 class LiftOptions(_Request):
     """The request field `lift`: how a question about a document is to be answered."""
 
-    mode: Literal["adapter", "context"] = "adapter"
+    mode: Literal["adapter", "context", "hybrid", "auto"] = "adapter"
     max_wait_s: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
+    recipe: str | None = None
+    ttft_budget_s: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
 # ---- documents --------------------------------------------------------------------------------------------
@@ -80,9 +83,11 @@ class AdapterObject(BaseModel):
 
 
 class AdapterVersion(AdapterObject):
-    """`ready_s`: seconds from this document's upload until the version was published."""
+    """`ready_s`: seconds from this document's upload until the version was published; the rest went into it."""
 
     ready_s: float
+    tasks: int
+    steps: int
 
 
 class ProgressObject(BaseModel):
@@ -92,6 +97,13 @@ class ProgressObject(BaseModel):
     segments: int
     tasks: int
     steps: int
+
+
+class SynthesisObject(BaseModel):
+    requests: int
+    prompt_tokens: int
+    computed_prompt_tokens: int
+    generated_tokens: int
 
 
 class FailureObject(BaseModel):
@@ -111,9 +123,11 @@ class DocumentObject(BaseModel):
     metadata: dict[str, str]
     expires_at: int | None
     status: str
+    unfinished: bool
     progress: ProgressObject
     adapter: AdapterObject | None
     adapters: list[AdapterVersion]
+    synthesis: SynthesisObject
     timeline: dict[str, Seconds]
     error: FailureObject | None
 
@@ -133,7 +147,7 @@ class DocumentDeleted(BaseModel):
 
 
 def document_object(document: DocumentRecord, job: JobRecord) -> DocumentObject:
-    versions = [_adapter_version(adapter, document.created_s) for adapter in job.adapters]
+    best = job.best()
     return DocumentObject(
         id=document.id,
         created_at=int(document.created_s),
@@ -145,24 +159,31 @@ def document_object(document: DocumentRecord, job: JobRecord) -> DocumentObject:
         metadata=document.metadata,
         expires_at=None if document.expires_s is None else math.ceil(document.expires_s),
         status=job.status.value,
+        unfinished=job.unfinished,
         progress=_progress_object(job.progress),
-        adapter=AdapterObject(**versions[-1].model_dump(exclude={"ready_s"})) if versions else None,
-        adapters=versions,
+        adapter=AdapterObject(**_adapter(best)) if best else None,
+        adapters=[_adapter_version(adapter, document.created_s) for adapter in job.adapters],
+        synthesis=SynthesisObject(**asdict(job.synthesis)),
         timeline=job.timeline.relative_to(document.created_s),
         error=_failure_object(job.error) if job.error else None,
     )
 
 
 def _adapter_version(adapter: AdapterRecord, created_s: float) -> AdapterVersion:
-    return AdapterVersion(
-        id=adapter.id,
-        version=adapter.version,
-        base_model=adapter.base_model,
-        recipe=adapter.recipe,
-        rank=adapter.rank,
-        bytes=adapter.size_bytes,
-        ready_s=round(max(0.0, adapter.ready_s - created_s), 3),
-    )
+    ready_s = round(max(0.0, adapter.ready_s - created_s), 3)
+    return AdapterVersion(**_adapter(adapter), ready_s=ready_s, tasks=adapter.tasks, steps=adapter.steps)
+
+
+def _adapter(adapter: AdapterRecord) -> dict[str, Any]:
+    """An AdapterObject's fields."""
+    return {
+        "id": adapter.id,
+        "version": adapter.version,
+        "base_model": adapter.base_model,
+        "recipe": adapter.recipe,
+        "rank": adapter.rank,
+        "bytes": adapter.size_bytes,
+    }
 
 
 def _progress_object(progress: Progress) -> ProgressObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -14,6 +14,9 @@ from lift_server.metrics import Metrics
 from lift_server.records import Records
 from lift_server.watch import JobWatcher
 
+if TYPE_CHECKING:
+    from lift_server.tracing import Traces
+
 
 @dataclass(frozen=True)
 class State:
@@ -23,6 +26,7 @@ class State:
     hotload: Hotload
     watcher: JobWatcher
     metrics: Metrics
+    traces: Traces | None
     started_s: float
 
 

@@ -10,13 +10,14 @@ import hashlib
 import logging
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lift_config.contract import DocumentRecord, JobRecord, job_key
-from lift_config.recipe import Recipe, load_recipes
+from lift_config.recipe import Recipe
 from lift_config.settings import Settings
 from lift_server.decode import document_text
 from lift_server.errors import InvalidRequest
+from lift_server.recipes import servable
 from lift_server.records import OWNER, queued_timeline
 from lift_server.schemas import UploadFields
 from lift_server.state import State
@@ -33,38 +34,28 @@ class Upload:
     filename: str | None
     fields: UploadFields
     received_s: float
+    traceparent: str | None
 
 
 async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecord]:
     """Record the document and see that it gets trained; returns before that begins."""
-    recipe = _recipe(state.settings, upload.fields)
+    recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="recipe")
     _check_base_model(state.settings, upload.fields)
+    span = state.traces.upload(upload.received_s, upload.traceparent) if state.traces else None
+    if span:
+        upload = replace(upload, traceparent=span.traceparent)
     text, sha256 = await asyncio.to_thread(_read, upload)  # 16 MB take a while to normalise
     fresh = _job(state.settings, upload, text, recipe)
     document = _document(upload, sha256, fresh.key)
     job = await state.records.add(document, fresh, upload.content, text)
     log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
+    if span:
+        span.end(document, job)
     return document, job
 
 
 def _read(upload: Upload) -> tuple[str, str]:
     return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
-
-
-def _recipe(settings: Settings, fields: UploadFields) -> Recipe:
-    name = fields.recipe or settings.recipe
-    recipes = load_recipes()
-    if name not in recipes:
-        raise InvalidRequest(
-            f"recipe: unknown recipe {name[:100]!r}; known: {', '.join(sorted(recipes))}.", param="recipe"
-        )
-    max_rank = settings.engine.max_lora_rank
-    if recipes[name].rank > max_rank:
-        raise InvalidRequest(
-            f"recipe: {name!r} has rank {recipes[name].rank}, but this server's engine.max_lora_rank is {max_rank}.",
-            param="recipe",
-        )
-    return recipes[name]
 
 
 def _check_base_model(settings: Settings, fields: UploadFields) -> None:
@@ -90,6 +81,7 @@ def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRe
         base_revision=settings.base_revision,
         recipe=recipe.name,
         received_s=upload.received_s,
+        traceparent=upload.traceparent,
         fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
         timeline=queued_timeline(upload.received_s),
     )

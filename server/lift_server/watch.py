@@ -1,6 +1,6 @@
 """One subscription to lift:changed for the whole process: questions wait here for their document's job.
 
-In: job keys on the channel. Out: `finished`, and a callback for every change. A lost message costs RECHECK_S.
+In: job keys on the channel. Out: `until`, and a callback for every change. A lost message costs RECHECK_S.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from lift_config.contract import ACTIVE, CHANGED_CHANNEL, JobRecord
+from lift_config.contract import CHANGED_CHANNEL, JobRecord
 from lift_server.errors import DocumentNotFound
 from lift_server.records import Records
 
@@ -61,8 +61,8 @@ class JobWatcher:
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1
 
-    async def finished(self, job_key: str, within_s: float) -> JobRecord:
-        """The job once it is no longer queued or training; DocumentNotFound where it is deleted meanwhile.
+    async def until(self, job_key: str, done: Callable[[JobRecord], bool], within_s: float) -> JobRecord:
+        """The job once it is `done`; DocumentNotFound where it is deleted meanwhile.
 
         TimeoutError after `within_s`. A deadline of its own, since a timeout around this would be lost where it
         falls into a Redis command: Python 3.11's wait_for, used by redis-py, may swallow the cancellation.
@@ -75,7 +75,7 @@ class JobWatcher:
                 job = await self._records.job(job_key)
                 if job is None:
                     raise DocumentNotFound
-                if job.status not in ACTIVE:
+                if done(job):
                     return job
                 if (left_s := deadline_s - clock()) <= 0:
                     raise TimeoutError

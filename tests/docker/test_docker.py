@@ -54,9 +54,11 @@ def test_the_compose_file_fits_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_only_the_server_is_published_and_only_to_its_own_host(services: dict[str, dict[str, Any]]) -> None:
+def test_only_server_and_dashboard_are_published_and_only_to_their_own_host(
+    services: dict[str, dict[str, Any]],
+) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {"server": ["127.0.0.1:8000:8000"]}
+    assert published == {"server": ["127.0.0.1:8000:8000"], "grafana": ["127.0.0.1:3000:3000"]}
 
 
 @pytest.mark.parametrize("role", ROLES)

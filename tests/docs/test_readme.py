@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from lift_config.recipe import load_recipes
-from lift_config.settings import BUNDLED_MODEL, Settings
+from lift_config.settings import BUNDLED_MODEL, Settings, SloSettings
 from lift_server.launcher.examples import python_example, shell_example
+from lift_server.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -56,6 +57,8 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
 def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -93,6 +96,14 @@ def test_the_recipes_table_has_the_recipes_values() -> None:
         for name, recipe in load_recipes().items()
     }
     assert stated == values
+
+
+def test_every_metric_stands_in_its_table() -> None:
+    stated = set(re.findall(r"`(lift_\w+)`", section("Metrics")))
+    there = {
+        family.name + "_total" * (family.type == "counter") for family in Metrics(SloSettings()).registry.collect()
+    }
+    assert stated == there
 
 
 def test_the_examples_are_those_that_are_printed() -> None:

@@ -52,7 +52,7 @@ def ask(client: OpenAI) -> Ask:
 
 @pytest.fixture(scope="session")
 def watch(client: OpenAI) -> Callable[[str], list[Json]]:
-    """Look at a document until it is no longer in training; every different state of it."""
+    """Look at a document until its last version is there, or it has failed; every different state of it."""
 
     def watch_document(document_id: str) -> list[Json]:
         seen: list[Json] = []
@@ -61,7 +61,7 @@ def watch(client: OpenAI) -> Callable[[str], list[Json]]:
             document: Any = client.get(f"/documents/{document_id}", cast_to=object)
             if not seen or document != seen[-1]:
                 seen.append(document)
-            return document["status"] not in ("queued", "training")
+            return not document["unfinished"]
 
         until(has_ended, TRAINING_S)
         return seen

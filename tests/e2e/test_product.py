@@ -43,14 +43,28 @@ def test_the_upload_becomes_ready_and_says_how_far_it_is(trained: Trained) -> No
     assert statuses == sorted(statuses, key=["queued", "training", "ready"].index)
     assert statuses[0] == "queued"
     assert "training" in statuses
-    progress = [document["progress"] for document in trained.seen]
+    progress = [document["progress"] for document in trained.seen if document["status"] != "ready"]
     for name in ("fraction", "segments", "tasks", "steps"):
         values = [one[name] for one in progress]
         assert values == sorted(values), name
         assert len(set(values)) > 1, name
-    assert {"queue", "synthesize", "train"} <= {one["phase"] for one in progress}
+    assert {"queue", "synthesize"} <= {one["phase"] for one in progress}
     assert any(one["eta_s"] for one in progress)
-    assert progress[-1]["fraction"] == 1
+
+
+def test_a_first_version_answers_while_a_better_one_is_trained(trained: Trained) -> None:
+    first = next(document for document in trained.seen if document["status"] == "ready")
+    assert first["unfinished"]
+    assert (first["adapter"]["version"], first["adapter"]["recipe"]) == (1, "fast")
+    draft, last = trained.document["adapters"]
+    assert draft["id"] == first["adapter"]["id"] != last["id"]
+    assert draft["ready_s"] < last["ready_s"]
+    assert draft["tasks"] < last["tasks"]
+    assert draft["steps"] < last["steps"]
+    assert {"refine"} < {document["progress"]["phase"] for document in trained.seen}
+    assert trained.document["progress"]["fraction"] == 1
+    synthesis = trained.document["synthesis"]
+    assert 0 < synthesis["computed_prompt_tokens"] < synthesis["prompt_tokens"] / 2  # the rest: vLLM's prefix cache
 
 
 def test_the_ready_document_tells_of_itself(trained: Trained, invented: Json, client: OpenAI) -> None:
@@ -62,18 +76,19 @@ def test_the_ready_document_tells_of_itself(trained: Trained, invented: Json, cl
     assert document["tokens"] > TEXT_TOKENS
     adapter = document["adapter"]
     assert ADAPTER_ID.fullmatch(adapter["id"])
-    assert (adapter["version"], adapter["recipe"], adapter["base_model"]) == (1, "max", BASE)
+    assert (adapter["version"], adapter["recipe"], adapter["base_model"]) == (2, "max", BASE)
     assert f"{BASE}:{trained.id}" in [model.id for model in client.models.list()]
 
 
 def test_the_timeline_shows_training_beside_synthesis(trained: Trained) -> None:
     timeline = trained.document["timeline"]
-    assert set(timeline) == {"queue", "segment", "synthesize", "train", "publish"}
+    assert set(timeline) == {"queue", "segment", "synthesize", "train", "publish", "refine"}
     assert all(span["start_s"] <= span["end_s"] for span in timeline.values())
     in_order = [timeline[name]["start_s"] for name in ("queue", "segment", "synthesize", "train", "publish")]
     assert in_order == sorted(in_order)
     assert timeline["train"]["start_s"] < timeline["synthesize"]["end_s"] < timeline["train"]["end_s"]
-    assert timeline["publish"]["end_s"] <= trained.document["adapters"][0]["ready_s"]
+    draft, last = trained.document["adapters"]
+    assert timeline["publish"]["end_s"] <= draft["ready_s"] <= last["ready_s"] <= timeline["refine"]["end_s"] + 0.01
 
 
 def test_the_adapter_beats_the_text_in_the_prompt(

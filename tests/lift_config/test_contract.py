@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lift_config import contract
-from lift_config.contract import ADAPTER_ID, adapter_id, job_key
+from lift_config.contract import ADAPTER_ID, AdapterRecord, JobRecord, Speed, Status, adapter_id, job_key
 from lift_config.recipe import Recipe, load_recipes
 
 INPUTS: dict[str, Any] = {
@@ -68,3 +68,37 @@ def test_an_adapter_id_names_its_inputs_and_its_bytes() -> None:
 @pytest.mark.parametrize("bad", ["", "../x", "a" * 32, f"{'a' * 32}-{'b' * 12}\n", f"{'A' * 32}-{'b' * 12}", "a\0"])
 def test_what_is_no_adapter_id(bad: str) -> None:
     assert not ADAPTER_ID.fullmatch(bad)
+
+
+def version(number: int, recipe: str) -> AdapterRecord:
+    return AdapterRecord("a" * 32, number, "org/model", recipe, 16, 1, 0.0)
+
+
+JOB = JobRecord("k" * 32, "default", None, "org/model", "main", "balanced", 0.0)
+
+
+def test_the_most_thorough_version_answers_and_of_equals_the_newest() -> None:
+    assert JOB.best() is None
+    adapters = (version(1, "fast"), version(2, "max"), version(3, "balanced"), version(4, "gone from the recipes"))
+    assert JOB.changed(adapters=adapters).best() == adapters[1]
+    assert JOB.changed(adapters=(version(1, "fast"), version(2, "fast"))).best() == version(2, "fast")
+
+
+def test_the_newest_version_of_a_recipe() -> None:
+    job = JOB.changed(adapters=(version(1, "fast"), version(2, "balanced"), version(3, "fast")))
+    assert job.version_of("fast") == version(3, "fast")
+    assert job.version_of("max") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "unfinished"), [(Status.QUEUED, True), (Status.TRAINING, True), (Status.READY, False)]
+)
+def test_a_record_from_before_versions_is_unfinished_where_it_was_active(status: Status, unfinished: bool) -> None:
+    fields = JOB.changed(status=status).to_redis()
+    for name in ("unfinished", "synthesis", "traceparent"):
+        del fields[name]
+    assert JobRecord.from_redis(fields).unfinished is unfinished
+
+
+def test_a_speed_survives_json() -> None:
+    assert Speed.from_json(Speed(1000, 2.5).to_json()) == Speed(1000, 2.5)

@@ -23,12 +23,33 @@ def test_no_two_recipes_share_a_digest() -> None:
     assert all(len(digest) == 12 for digest in digests)
 
 
-@pytest.mark.parametrize("field", [field for field in Recipe.model_fields if field != "schedule"])
+@pytest.mark.parametrize("field", [field for field in Recipe.model_fields if field not in ("schedule", "draft")])
 def test_every_value_is_in_the_digest(field: str) -> None:
     recipe = load_recipes()["fast"]
     value = getattr(recipe, field)
     changed = f"{value}2" if isinstance(value, str) else not value if isinstance(value, bool) else value + 1
     assert recipe.model_copy(update={field: changed}).digest() != recipe.digest()
+
+
+def test_the_drafts_values_are_in_the_digest_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    balanced, fast = load_recipes()["balanced"], load_recipes()["fast"]
+    before = balanced.digest()
+    assert balanced.model_copy(update={"draft": None}).digest() != before
+    monkeypatch.setitem(load_recipes(), "fast", fast.model_copy(update={"epochs": 2}))
+    assert balanced.digest() != before
+
+
+def test_stages_end_with_the_recipe_itself() -> None:
+    assert [stage.name for stage in load_recipes()["balanced"].stages()] == ["fast", "balanced"]
+    assert [stage.name for stage in load_recipes()["fast"].stages()] == ["fast"]
+
+
+@pytest.mark.parametrize("recipe", load_recipes().values(), ids=str)
+def test_a_draft_has_the_same_adapter_and_less_effort(recipe: Recipe) -> None:
+    *drafts, own = recipe.stages()
+    assert all((draft.rank, draft.alpha) == (own.rank, own.alpha) for draft in drafts)
+    assert all(draft.effort < own.effort for draft in drafts)
+    assert all(draft.draft is None for draft in drafts)
 
 
 @pytest.mark.parametrize("wrong", [{"rank": 0}, {"epochs": 0}, {"schedule": "cosine"}, {"ranks": 16}])

@@ -80,7 +80,7 @@ def test_an_unknown_variable_of_a_section_is_refused_by_name(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("recipe: paper\n", "engine.max_lora_rank"),  # rank 128 above 16
+        ("recipe: paper\nengine: {max_lora_rank: 16}\n", "engine.max_lora_rank"),  # its rank is 128
         ("recipe: quickest\n", "unknown recipe 'quickest'"),
         ("engine: {max_loras: 8, max_cpu_loras: 4}\n", "engine.max_cpu_loras"),
         ("engine: {gpu_memory_fraction: 0.8}\n", "engine.gpu_memory_fraction"),
@@ -96,9 +96,17 @@ def test_values_that_cannot_be_are_refused_by_name(file: Path, text: str, field:
         Settings()
 
 
-def test_a_recipe_of_a_higher_rank_wants_a_wider_engine(file: Path) -> None:
-    file.write_text("recipe: paper\nengine: {max_lora_rank: 128}\n")
-    assert Settings().recipe == "paper"
+@pytest.mark.parametrize(
+    ("recipe", "stated", "rank"), [("balanced", 0, 16), ("paper", 0, 128), ("paper", 128, 128), ("fast", 64, 64)]
+)
+def test_the_engine_is_as_wide_as_the_recipe_needs(recipe: str, stated: int, rank: int) -> None:
+    settings = Settings(recipe=recipe, engine={"max_lora_rank": stated})
+    assert settings.max_lora_rank == rank
+
+
+@pytest.mark.parametrize("limits", [{"max_loras": 8}, {"max_cpu_loras": 8}, {"max_loras": 8, "max_cpu_loras": 8}])
+def test_how_many_adapters_an_engine_holds_may_be_left_to_it(limits: dict[str, int]) -> None:
+    assert Settings(engine=limits).engine.max_cpu_loras == limits.get("max_cpu_loras", 0)
 
 
 @pytest.mark.parametrize(

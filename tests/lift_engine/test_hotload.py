@@ -82,6 +82,7 @@ async def test_states_follow_the_order_of_questions(loader: HotLoader, engine: F
     assert states == ["fetched", "resident", "fetched", "host", "fetched", "fetched"]
     assert engine.calls == [f"add {adapter_id}" for adapter_id in (first, second, third, second)]
     assert loader.states() == {first: AdapterState.FETCHED, third: AdapterState.HOST, second: AdapterState.RESIDENT}
+    assert loader.max_loras == 1
 
 
 async def test_a_lost_folder_is_fetched_before_vllm_misses_it(

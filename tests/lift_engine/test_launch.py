@@ -6,19 +6,21 @@ from typing import Any
 import pytest
 
 from lift_config.settings import Settings
+from lift_engine.capacity import Capacity
 from lift_engine.launch import engine_command, uses_cuda
 
 
 def command(index: int = 0, *, cuda: bool = False, **values: Any) -> tuple[dict[str, str], list[str], dict[str, str]]:
     """Options with values, all of argv, environment."""
-    argv, environment = engine_command(Settings(redis_url="redis://x", **values), index, cuda=cuda)
+    settings = Settings(redis_url="redis://x", **values)
+    argv, environment = engine_command(settings, index, cuda=cuda, capacity=Capacity(3, 9))
     options = {name: value for name, value in itertools.pairwise(argv) if name.startswith("--")}
     return options, argv, environment
 
 
 def test_cpu() -> None:
     options, argv, environment = command(base_model="/models/tiny", engine={"cpu_kv_cache_gib": 3})
-    assert options["--dtype"] == "float32"
+    assert options["--block-size"] == "32"
     assert options["--max-model-len"] == "2048"
     assert options["--max-num-batched-tokens"] == "512"
     assert "--enforce-eager" in argv
@@ -28,11 +30,17 @@ def test_cpu() -> None:
     assert "CUDA_VISIBLE_DEVICES" not in environment
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cpu_computes_in_what_the_trainer_does(dtype: Any) -> None:
+    assert command(cpu_dtype=dtype)[0]["--dtype"] == dtype
+    assert command(cpu_dtype=dtype, cuda=True)[0]["--dtype"] == "bfloat16"
+
+
 def test_cuda() -> None:
     options, argv, environment = command(cuda=True, base_model="org/model", engine={"gpu_memory_fraction": 0.5})
     assert options["--dtype"] == options["--lora-dtype"] == "bfloat16"
     assert options["--gpu-memory-utilization"] == "0.5"
-    assert "--enforce-eager" not in argv
+    assert not {"--enforce-eager", "--block-size"} & set(argv)
     assert "--max-model-len" not in argv  # the model's own
     assert not {name for name in environment if name.startswith("VLLM_CPU")}
     assert "CUDA_VISIBLE_DEVICES" not in environment  # one engine takes what there is
@@ -66,8 +74,7 @@ def test_folder_is_served_by_its_name_and_offline() -> None:
 
 
 def test_adapters_need_the_plug_in_and_its_limits() -> None:
-    limits = {"max_loras": 3, "max_cpu_loras": 9, "max_lora_rank": 64}
-    options, argv, environment = command(engine=limits)
+    options, argv, environment = command(engine={"max_lora_rank": 64})
     assert "--enable-lora" in argv
     assert (options["--max-loras"], options["--max-cpu-loras"], options["--max-lora-rank"]) == ("3", "9", "64")
     assert environment["VLLM_PLUGINS"] == "lift_resolver,lift_endpoints"
@@ -79,6 +86,16 @@ def test_the_api_key_stays_out_of_argv() -> None:
     assert environment["VLLM_API_KEY"] == "sekret"
     assert "sekret" not in " ".join(argv)
     assert "VLLM_API_KEY" not in command(engine={"api_key": ""})[2]  # an empty one would be a key
+
+
+def test_traces_only_where_they_are_wanted() -> None:
+    options, _, environment = command(otlp_endpoint="http://collector:4318/v1/traces")
+    assert options["--otlp-traces-endpoint"] == "http://collector:4318/v1/traces"
+    assert environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] == "http/protobuf"
+    assert environment["OTEL_TRACES_SAMPLER"] == "parentbased_always_off"
+    options, _, environment = command()
+    assert "--otlp-traces-endpoint" not in options
+    assert not {name for name in environment if name.startswith("OTEL")}
 
 
 def test_extra_args_come_last() -> None:

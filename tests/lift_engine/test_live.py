@@ -68,7 +68,9 @@ async def test_load_answer_delete(engine: Settings, http: aiohttp.ClientSession,
     store = Path(engine.resolved_store_url.removeprefix("file://"))
     shutil.rmtree(store / "adapters" / adapter_id)
     async with http.get(ENGINE_ADAPTERS_ROUTE) as reply:
-        assert adapter_id in {entry["adapter_id"] for entry in (await reply.json())["adapters"]}
+        told = await reply.json()
+    assert told["max_loras"] == engine.engine.max_loras
+    assert adapter_id in {entry["adapter_id"] for entry in told["adapters"]}
     assert await delete(http, adapter_id) == 200
     assert await delete(http, adapter_id) == 200  # idempotent
     async with http.get(ENGINE_ADAPTERS_ROUTE) as reply:

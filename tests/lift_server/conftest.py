@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -20,6 +21,8 @@ from aiohttp import web
 from lift_config.contract import (
     CHANGED_CHANNEL,
     ENGINE_ADAPTERS_ROUTE,
+    JOBS_STREAM,
+    REFINE_STREAM,
     AdapterRecord,
     Failure,
     JobRecord,
@@ -35,14 +38,29 @@ from lift_config.settings import Settings
 from lift_server.app import create_app
 
 BASE = "smollm2-135m-instruct"
+FRAME_TOKENS = 3
+WORD = re.compile(r"\s*\S+|\s+")
 
 
 class FakeEngine:
-    """vLLM and our plug-in as the front end sees them. `gate` holds a stream after its first token."""
+    """vLLM and our plug-in as the front end sees them. `gate` holds a stream after its first token.
+
+    Its tokens are words, each with the blanks before it; a message's frame takes FRAME_TOKENS.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[dict[str, Any]] = []
+        self.traceparents: list[str | None] = []  # that came with them
+        self.window = 2048
+        self.slots = 4
+        self.listed = 0
+        self.takes_s = 0.0  # for loading, counting and a first token: time that a phase must account for
+        self.refuses_loads = False
+        self.vocabulary: list[str] = []
+        self.tokenized: list[str] = []
+        self.tokenize_error: dict[str, Any] | None = None
+        self.half_letters = False
         self.loads: list[str] = []
         self.removed: list[str] = []
         self.known: set[str] = set()
@@ -58,6 +76,9 @@ class FakeEngine:
         one = f"{ENGINE_ADAPTERS_ROUTE}/{{adapter_id}}"
         return [
             web.get("/health", self._health),
+            web.get(ENGINE_ADAPTERS_ROUTE, self._list),
+            web.post("/tokenize", self._tokenize),
+            web.post("/detokenize", self._detokenize),
             web.post(one, self._load),
             web.delete(one, self._remove),
             web.post("/v1/chat/completions", self._chat),
@@ -66,10 +87,35 @@ class FakeEngine:
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
 
+    async def _list(self, _: web.Request) -> web.Response:
+        self.listed += 1
+        return web.json_response({"adapters": [], "max_loras": self.slots})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        await asyncio.sleep(self.takes_s)
+        assert body["model"] == BASE
+        if self.tokenize_error is not None:
+            return web.json_response(self.tokenize_error, status=400)
+        texts = [message["content"] for message in body["messages"]] if "messages" in body else [body["prompt"]]
+        frames = len(body.get("messages", ())) * FRAME_TOKENS
+        self.tokenized += texts
+        words = [word for text in texts for word in WORD.findall(text)]
+        self.vocabulary += sorted(set(words) - set(self.vocabulary))
+        tokens = [self.vocabulary.index(word) for word in words]
+        return web.json_response({"tokens": tokens, "count": len(tokens) + frames, "max_model_len": self.window})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        assert body["model"] == BASE
+        text = "".join(self.vocabulary[token] for token in body["tokens"])
+        return web.json_response({"prompt": f"\ufffd{text}\ufffd" if self.half_letters else text})
+
     async def _load(self, request: web.Request) -> web.Response:
         wanted = request.match_info["adapter_id"]
         self.loads.append(wanted)
-        if wanted not in self.known:
+        await asyncio.sleep(self.takes_s)
+        if wanted not in self.known or self.refuses_loads:
             return web.json_response({"error": {"message": "unknown", "type": "NotFound", "code": 404}}, status=404)
         self.loaded.set()
         state = "resident" if self.loads.count(wanted) > 1 else "fetched"
@@ -82,6 +128,8 @@ class FakeEngine:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.asked.append(body)
+        await asyncio.sleep(self.takes_s)
+        self.traceparents.append(request.headers.get("traceparent"))
         if self.error is not None:
             return web.json_response(self.error[1], status=self.error[0])
         if body.get("stream"):
@@ -137,8 +185,8 @@ class FakeWorker:
         fields = await self.redis.hgetall(job_redis_key(job_key))
         return JobRecord.from_redis({name.decode(): value.decode() for name, value in fields.items()})
 
-    async def newest_job(self) -> JobRecord:
-        _, fields = (await self.redis.xrevrange("lift:jobs", count=1))[0]
+    async def newest_job(self, stream: str = JOBS_STREAM) -> JobRecord:
+        _, fields = (await self.redis.xrevrange(stream, count=1))[0]
         return await self.job(fields[b"job"].decode())
 
     async def write(self, job: JobRecord) -> None:
@@ -146,15 +194,25 @@ class FakeWorker:
         await self.redis.publish(CHANGED_CHANNEL, job.key)
 
     async def claim(self, job: JobRecord) -> JobRecord:
-        job.timeline.end(Phase.QUEUE)
-        job.timeline.start(Phase.TRAIN)
-        job = job.changed(status=Status.TRAINING, fence=job.fence + 1, progress=Progress("train", 0.5, 7.0, 3, 12, 40))
+        if job.adapters:
+            job.timeline.start(Phase.REFINE)
+        else:
+            job.timeline.end(Phase.QUEUE)
+            job.timeline.start(Phase.TRAIN)
+        status = Status.READY if job.adapters else Status.TRAINING
+        job = job.changed(status=status, fence=job.fence + 1, progress=Progress("train", 0.5, 7.0, 3, 12, 40))
         await self.write(job)
         return job
 
-    async def publish(self, job: JobRecord) -> AdapterRecord:
-        """The weights, the record in the store, then the one in Redis."""
-        weights = f"weights of {job.key}".encode()
+    async def train(self, recipe: str | None = None, stream: str = JOBS_STREAM) -> AdapterRecord:
+        """The newest job, claimed and published."""
+        return await self.publish(await self.claim(await self.newest_job(stream)), recipe)
+
+    async def publish(self, job: JobRecord, recipe: str | None = None) -> AdapterRecord:
+        """A version of `recipe`, or of the job's own, which is its last: the weights, the record in the store, then
+        the one in Redis."""
+        recipe = recipe or job.recipe
+        weights = f"weights of {job.key} by {recipe}".encode()
         new_id = adapter_id(job.key, hashlib.sha256(weights).hexdigest())
         for name in ("adapter_model.safetensors", "adapter_config.json", "manifest.json"):
             path = self.store / adapter_path(new_id, name)
@@ -162,16 +220,29 @@ class FakeWorker:
             path.write_bytes(weights)
         await self.redis.hset(adapter_redis_key(new_id), "manifest", b"{}")
         self.engine.known.add(new_id)
-        adapter = AdapterRecord(new_id, 1, job.base_model, job.recipe, 16, len(weights), time.time())
-        job = job.changed(status=Status.READY, tokens=11, adapters=(adapter,))
-        if Phase.TRAIN in job.timeline.spans:
-            job.timeline.end(Phase.TRAIN)
+        version = len(job.adapters) + 1
+        adapter = AdapterRecord(new_id, version, job.base_model, recipe, 16, len(weights), time.time(), 12, 40)
+        is_last, spans = recipe == job.recipe, job.timeline.spans
+        job = job.changed(status=Status.READY, unfinished=not is_last, tokens=11, adapters=(*job.adapters, adapter))
+        for phase in spans.keys() & {Phase.TRAIN, Phase.REFINE}:
+            job.timeline.end(phase)
+        if not is_last:
+            job.timeline.start(Phase.REFINE)
+            await self._move(job.key)
         (self.store / f"jobs/{job.key}.json").write_text(job.to_json())
         await self.write(job)
         return adapter
 
+    async def _move(self, job_key: str) -> None:
+        """Its entry to the refinements."""
+        for entry, fields in await self.redis.xrange(JOBS_STREAM):
+            if fields[b"job"].decode() == job_key:
+                await self.redis.xdel(JOBS_STREAM, entry)
+        await self.redis.xadd(REFINE_STREAM, {"job": job_key})
+
     async def fail(self, job: JobRecord, message: str) -> None:
-        await self.write(job.changed(status=Status.FAILED, error=Failure("no_tasks", message)))
+        status = Status.READY if job.adapters else Status.FAILED
+        await self.write(job.changed(status=status, unfinished=False, error=Failure("no_tasks", message)))
 
 
 class FrontEnd:
@@ -186,6 +257,12 @@ class FrontEnd:
         assert answer.status_code == 200, answer.text
         document: dict[str, Any] = answer.json()
         return document
+
+    async def waits(self) -> None:
+        """Until a question waits for a document."""
+        async with asyncio.timeout(5):
+            while not self.app.state.lift.watcher._waiting:
+                await asyncio.sleep(0)
 
     async def ask(self, content: str = "What is the answer?", **fields: Any) -> httpx2.Response:
         messages = [{"role": "user", "content": content}]

@@ -20,7 +20,7 @@ ASKED: Any = [{"role": "user", "content": "What is the answer?"}]
 
 async def ready(front_end: Any, worker: Any, **fields: Any) -> tuple[str, AdapterRecord]:
     document = await front_end.upload(TEXT, **fields)
-    return document["id"], await worker.publish(await worker.claim(await worker.newest_job()))
+    return document["id"], await worker.train()
 
 
 def events(body: str) -> list[Any]:
@@ -30,20 +30,13 @@ def events(body: str) -> list[Any]:
     return [json.loads(item) for item in data]
 
 
-async def waited_for(front_end: Any) -> None:
-    """Until a question waits for a document."""
-    async with asyncio.timeout(5):
-        while not front_end.app.state.lift.watcher._waiting:
-            await asyncio.sleep(0)
-
-
 async def test_without_a_document_the_base_model_answers(front_end: Any, engine: Any) -> None:
     answer = await front_end.ask(temperature=0.2, tools=[{"x": 1}], unheard_of={"deep": [1.5]})
     body = answer.json()
     assert body["choices"][0]["message"]["content"] == ANSWER
     assert body["model"] == BASE
     assert body["lift"].pop("ttft_s") > 0
-    assert body["lift"].pop("phases").keys() == {"prefill"}
+    assert body["lift"].pop("phases").keys() == {"accept", "prefill"}
     assert body["lift"] == {
         "document_id": None, "adapter_id": None, "adapter_version": None, "answered_from": "base",
     }  # fmt: skip
@@ -61,7 +54,7 @@ async def test_a_ready_document_is_answered_by_its_adapter(front_end: Any, engin
     lift = body["lift"]
     assert (lift["document_id"], lift["adapter_id"], lift["adapter_version"]) == (document_id, adapter.id, 1)
     assert lift["answered_from"] == "adapter"
-    assert lift["phases"].keys() == {"load", "prefill"}
+    assert lift["phases"].keys() == {"accept", "load", "prefill"}
     assert "load;dur=" in answer.headers["server-timing"]
     assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, "Orvel"), "seed": 7}]
     assert TEXT not in json.dumps(engine.asked)
@@ -119,8 +112,8 @@ async def test_a_stream_carries_lift_on_the_last_chunk_only(front_end: Any, work
 async def test_a_question_waits_for_its_adapter(front_end: Any, worker: Any) -> None:
     document = await front_end.upload(TEXT)
     asking = asyncio.create_task(front_end.ask(document_id=document["id"]))
-    await waited_for(front_end)
-    adapter = await worker.publish(await worker.claim(await worker.newest_job()))
+    await front_end.waits()
+    adapter = await worker.train()
     body = (await asking).json()
     assert body["lift"]["adapter_id"] == adapter.id
     assert "wait" in body["lift"]["phases"]
@@ -137,7 +130,7 @@ async def test_a_waiting_stream_is_kept_alive_then_answered(
         lines = answer.aiter_lines()
         assert answer.status_code == 200
         assert await anext(lines) == ": training"
-        await worker.publish(await worker.claim(await worker.newest_job()))
+        await worker.train()
         rest = "\n".join([line async for line in lines])
     lift = events(rest)[-1]["lift"]
     assert lift["answered_from"] == "adapter"
@@ -179,7 +172,7 @@ async def test_failed_and_cancelled_documents(front_end: Any, worker: Any, engin
 async def test_a_document_that_fails_while_asked(front_end: Any, worker: Any) -> None:
     document = await front_end.upload(TEXT)
     asking = asyncio.create_task(front_end.ask(document_id=document["id"]))
-    await waited_for(front_end)
+    await front_end.waits()
     await worker.fail(await worker.claim(await worker.newest_job()), "nothing to learn")
     assert "nothing to learn" in (await asking).json()["error"]["message"]
 
@@ -264,8 +257,20 @@ BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "stream is text": ({"stream": "yes"}, 400, "invalid_value", "stream"),
     "lift is text": ({"lift": "adapter"}, 400, "invalid_value", "lift"),
     "unknown mode": ({"lift": {"mode": "magic"}}, 400, "invalid_value", "lift.mode"),
-    "mode to come": ({"lift": {"mode": "hybrid"}}, 400, "not_supported", "lift.mode"),
-    "field to come": ({"lift": {"recipe": "fast"}}, 400, "not_supported", "lift.recipe"),
+    "field to come": ({"lift": {"evidence": True}}, 400, "not_supported", "lift.evidence"),
+    "unknown recipe": ({"lift": {"recipe": "magic"}}, 400, "invalid_value", "lift.recipe"),
+    "recipe is a number": ({"lift": {"recipe": 5}}, 400, "invalid_value", "lift.recipe"),
+    "recipe above the engine's rank": ({"lift": {"recipe": "paper"}}, 400, "invalid_value", "lift.recipe"),
+    "recipe without an adapter": (
+        {"lift": {"recipe": "fast", "mode": "context"}}, 400, "invalid_value", "lift.recipe",
+    ),
+    "budget without an adapter": (
+        {"lift": {"ttft_budget_s": 5, "mode": "context"}}, 400, "invalid_value", "lift.ttft_budget_s",
+    ),
+    "recipe and budget": (
+        {"lift": {"recipe": "fast", "ttft_budget_s": 5}}, 400, "invalid_value", "lift.ttft_budget_s",
+    ),
+    "no time at all": ({"lift": {"ttft_budget_s": 0}}, 400, "invalid_value", "lift.ttft_budget_s"),
     "unknown lift field": ({"lift": {"colour": 1}}, 400, "unknown_parameter", "lift.colour"),
     "negative patience": ({"lift": {"max_wait_s": -1}}, 400, "invalid_value", "lift.max_wait_s"),
     "patience is text": ({"lift": {"max_wait_s": "long"}}, 400, "invalid_value", "lift.max_wait_s"),
@@ -314,7 +319,6 @@ async def test_metrics_name_no_document_and_no_adapter(front_end: Any, worker: A
     assert f"lift_time_to_first_token_seconds_count{{{labels}}} 1.0" in page
     assert 'lift_phase_seconds_count{phase="load"}' in page
     assert 'lift_time_to_ready_seconds_count{recipe="balanced"} 1.0' in page
-    assert 'lift_documents{status="ready"} 1.0' in page
     for secret in (document_id, adapter.id, adapter.id[:32], document_id[4:]):
         assert secret not in page
 

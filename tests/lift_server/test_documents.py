@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lift_config.contract import AdapterRecord, document_redis_key, job_redis_key
+from lift_config.contract import AdapterRecord, JobRecord, SynthesisUsage, document_redis_key, job_redis_key
 from lift_server import documents, hotload
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -18,7 +18,7 @@ TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 
 async def ready(front_end: Any, worker: Any, text: str = TEXT) -> tuple[str, AdapterRecord]:
     document = await front_end.upload(text)
-    return document["id"], await worker.publish(await worker.claim(await worker.newest_job()))
+    return document["id"], await worker.train()
 
 
 def files(store: Path) -> list[str]:
@@ -36,7 +36,11 @@ async def test_a_ready_document(front_end: Any, worker: Any) -> None:
     }  # fmt: skip
     (version,) = document["adapters"]
     assert version.pop("ready_s") > 0
-    assert version == document["adapter"]
+    assert version == document["adapter"] | {"tasks": 12, "steps": 40}
+    assert document["unfinished"] is False
+    assert document["synthesis"] == {
+        "requests": 0, "prompt_tokens": 0, "computed_prompt_tokens": 0, "generated_tokens": 0,
+    }  # fmt: skip
     assert document["timeline"].keys() == {"queue", "train"}
 
 
@@ -101,6 +105,71 @@ async def test_what_is_ready_cannot_be_cancelled(front_end: Any, worker: Any) ->
     document_id, _ = await ready(front_end, worker)
     answer = await front_end.client.post(f"/v1/documents/{document_id}/cancel")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "document_not_active")
+
+
+async def test_the_way_from_the_first_version_to_the_last(front_end: Any, worker: Any) -> None:
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    usage = SynthesisUsage(requests=3, prompt_tokens=300, computed_prompt_tokens=40, generated_tokens=90)
+    first = await worker.publish(job.changed(synthesis=usage), "fast")
+    look = f"/v1/documents/{document['id']}"
+    shown = (await front_end.client.get(look)).json()
+    assert (shown["status"], shown["unfinished"], shown["adapter"]["id"]) == ("ready", True, first.id)
+    assert shown["synthesis"] == dataclasses.asdict(usage)
+    assert shown["timeline"]["refine"]["end_s"] is None
+    last = await worker.publish(await worker.job(job.key))
+    shown = (await front_end.client.get(look)).json()
+    assert (shown["status"], shown["unfinished"], shown["adapter"]["id"]) == ("ready", False, last.id)
+    assert [(version["version"], version["recipe"]) for version in shown["adapters"]] == [(1, "fast"), (2, "balanced")]
+
+
+async def test_a_cheaper_version_that_comes_later_is_not_the_adapter(front_end: Any, worker: Any) -> None:
+    document_id, best = await ready(front_end, worker)
+    job = await worker.newest_job()
+    await worker.publish(job, "fast")
+    shown = (await front_end.client.get(f"/v1/documents/{document_id}")).json()
+    assert [version["recipe"] for version in shown["adapters"]] == ["balanced", "fast"]
+    assert shown["adapter"]["id"] == best.id
+
+
+async def test_cancel_of_a_refinement(front_end: Any, worker: Any, redis: Any, store: Path) -> None:
+    """The document stays what it is; the worker finds that nothing more is wanted."""
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    first = await worker.publish(job, "fast")
+    cancel = f"/v1/documents/{document['id']}/cancel"
+    async with redis.pubsub() as changed:
+        await changed.subscribe("lift:changed")
+        shown = (await front_end.client.post(cancel)).json()
+        await changed.get_message(timeout=5)
+        assert (await changed.get_message(timeout=5))["data"].decode() == job.key
+    assert (shown["status"], shown["unfinished"], shown["adapter"]["id"]) == ("ready", False, first.id)
+    assert shown["timeline"]["refine"]["end_s"] is not None
+    stored = await worker.job(job.key)
+    assert (stored.unfinished, stored.fence) == (False, job.fence)
+    assert JobRecord.from_json((store / f"jobs/{job.key}.json").read_text()) == stored
+    assert (await front_end.client.post(cancel)).json()["error"]["code"] == "document_not_active"
+    assert (await front_end.ask(document_id=document["id"])).json()["lift"]["adapter_id"] == first.id
+
+
+async def test_a_failed_refinement_shows_its_error(front_end: Any, worker: Any) -> None:
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    first = await worker.publish(job, "fast")
+    await worker.fail(await worker.job(job.key), "the trainer died")
+    shown = (await front_end.client.get(f"/v1/documents/{document['id']}")).json()
+    assert (shown["status"], shown["unfinished"], shown["error"]["message"]) == ("ready", False, "the trainer died")
+    assert (await front_end.ask(document_id=document["id"])).json()["lift"]["adapter_id"] == first.id
+
+
+async def test_delete_of_a_document_with_several_versions(front_end: Any, worker: Any, engine: Any, store: Any) -> None:
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    first = await worker.publish(job, "fast")
+    last = await worker.publish(await worker.job(job.key))
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    assert sorted(engine.removed) == sorted([first.id, last.id])
+    assert files(store) == []
 
 
 async def test_delete_leaves_nothing(front_end: Any, worker: Any, redis: Any, engine: Any, store: Path) -> None:

@@ -18,7 +18,7 @@ TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 async def test_an_empty_redis_is_rebuilt(start: Any, worker: Any, redis: Any, engine: Any) -> None:
     before = await start()
     done = await before.upload(TEXT, title="Orvel", metadata={"a": "b"})
-    adapter = await worker.publish(await worker.claim(await worker.newest_job()))
+    adapter = await worker.train()
     waiting = await before.upload(TEXT + " And more.")
     await worker.claim(await worker.newest_job())
     was = (await before.client.get(f"/v1/documents/{done['id']}")).json()
@@ -51,9 +51,25 @@ async def test_a_start_queues_active_jobs_that_nobody_could_claim(start: Any, wo
     assert await redis.xlen("lift:jobs") == 1  # a second start finds it there
 
 
+async def test_a_start_queues_lost_refinements_behind_first_versions(start: Any, worker: Any, redis: Any) -> None:
+    before = await start()
+    await before.upload(TEXT)
+    await worker.train("fast")
+    await before.upload(TEXT + " And more.")
+    await start()
+    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)  # nothing was lost
+    await redis.delete("lift:jobs", "lift:jobs:refine")
+    await start()
+    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)
+    await redis.flushall()
+    await start()
+    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)
+    assert (await worker.newest_job("lift:jobs:refine")).status.value == "ready"
+
+
 async def test_an_upload_finds_a_job_that_only_the_store_knows(front_end: Any, worker: Any, redis: Any) -> None:
     await front_end.upload(TEXT)
-    await worker.publish(await worker.claim(await worker.newest_job()))
+    await worker.train()
     await redis.flushall()
     assert (await front_end.upload(TEXT))["status"] == "ready"
     assert await redis.xlen("lift:jobs") == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 
 
@@ -79,6 +81,35 @@ async def test_a_failed_job_is_queued_again_by_an_upload_and_a_ready_one_is_not(
     assert third["adapters"][0]["ready_s"] == 0.0
     assert third["timeline"] == {}  # all of it lies before this upload
     assert await redis.xlen("lift:jobs") == 2
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+async def test_an_upload_takes_a_refinement_up_again(front_end: Any, worker: Any, redis: Any, end: str) -> None:
+    document = await front_end.upload(TEXT)
+    first = await worker.train("fast")
+    assert (await front_end.upload(TEXT))["unfinished"] is True
+    assert await redis.xlen("lift:jobs:refine") == 1  # it is under way
+    if end == "failed":
+        await worker.fail(await worker.newest_job("lift:jobs:refine"), "the trainer died")
+    else:
+        await front_end.client.post(f"/v1/documents/{document['id']}/cancel")
+    again = await front_end.upload(TEXT)
+    assert (again["status"], again["unfinished"], again["error"]) == ("ready", True, None)
+    assert again["adapter"]["id"] == first.id
+    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (0, 2)
+    await worker.publish(await worker.newest_job("lift:jobs:refine"))
+    assert (await front_end.upload(TEXT))["unfinished"] is False
+
+
+WELL_FORMED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    "given", [WELL_FORMED, "ff" + WELL_FORMED[2:], WELL_FORMED.upper(), f"00-{'0' * 32}-00f067aa0ba902b7-01", "x", ""]
+)
+async def test_the_trace_of_an_upload(front_end: Any, worker: Any, given: str) -> None:
+    await front_end.client.post("/v1/documents", json={"text": TEXT}, headers={"traceparent": given})
+    assert (await worker.newest_job()).traceparent == (given if given == WELL_FORMED else None)
 
 
 async def test_form_fields(front_end: Any) -> None:

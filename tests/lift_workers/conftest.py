@@ -25,12 +25,12 @@ def store(tmp_path: Path) -> LocalStore:
 def enqueue(redis: Redis, store: LocalStore) -> Enqueue:
     """Queue a job for `text`; other arguments are the record's fields."""
 
-    async def put(text: str = "train", **fields: object) -> JobRecord:
+    async def put(text: str = "train", *, stream: str = JOBS_STREAM, **fields: object) -> JobRecord:
         known = {"key": "a" * 32, "owner": "default", "title": None, "base_model": "tiny", "base_revision": "main"}
         job = JobRecord(**{**known, "recipe": "fast", "received_s": time.time() - 1, **fields})  # type: ignore[arg-type]
         await obstore.put_async(store, text_path(job.key), text.encode())
         await redis.hset(job_redis_key(job.key), mapping=dict(job.to_redis().items()))
-        await redis.xadd(JOBS_STREAM, {JOB_FIELD: job.key})
+        await redis.xadd(stream, {JOB_FIELD: job.key})
         return job
 
     return put

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.lift_workers.tiny import save_tiny_model
 
 from lift_config.contract import ADAPTER_FILES
 from lift_config.recipe import load_recipes
+from lift_config.settings import Settings
+from lift_workers.child import GPU_STEP_TOKENS, KEPT_ASIDE, min_step_tokens
+from lift_workers.session import EXAMPLE_TOKENS, STAGE_STEPS, step_size
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -39,16 +43,42 @@ class Child:
         event: dict[str, Any] = json.loads(self.process.stdout.readline())
         return event
 
-    def train(self, folder: Path, tasks: int, **recipe: Any) -> list[dict[str, Any]]:
-        """All events of one document."""
-        values = load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, **recipe}).model_dump()
-        self.say(op="begin", title="A title", recipe=values, folder=str(folder))
-        for number in range(tasks):
-            self.say(op="task", question=f"What is number {number}?", answer=f"It is {number}.")
-        self.say(op="end")
+    def until(self, event: str) -> list[dict[str, Any]]:
+        """All events up to this one."""
         events = [self.hear()]
-        while events[-1]["event"] != "done":
+        while events[-1]["event"] != event:
             events.append(self.hear())
+        return events
+
+    def begin(self, session: str, title: str | None = "A title") -> bool:
+        """Whether the child had it put aside."""
+        self.say(op="begin", session=session, title=title)
+        event = self.hear()
+        assert event.pop("event") == "begun"
+        return bool(event["resumed"])
+
+    def stage(self, examples: int = 12, **recipe: Any) -> None:
+        values = load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, **recipe}).model_dump()
+        self.say(op="stage", recipe=values, examples=examples)
+
+    def tasks(self, *numbers: int) -> None:
+        for number in numbers:
+            self.say(op="task", question=f"What is number {number}?", answer=f"It is {number}.")
+
+    def export(self, folder: Path) -> bytes:
+        self.say(op="export", folder=str(folder))
+        assert self.hear() == {"event": "exported"}
+        return (folder / ADAPTER_FILES[0]).read_bytes()
+
+    def train(self, folder: Path, tasks: int, **recipe: Any) -> list[dict[str, Any]]:
+        """All events of one document of one stage."""
+        assert not self.begin(folder.name)
+        self.stage(**recipe)
+        self.tasks(*range(tasks))
+        self.say(op="end")
+        events = self.until("trained")
+        self.export(folder)
+        self.say(op="finish")
         return events
 
 
@@ -74,16 +104,15 @@ def test_steps_are_counted_and_the_adapter_is_written(child: Child, tmp_path: Pa
     assert set(ADAPTER_FILES) <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_training_starts_before_the_last_task(child: Child, tmp_path: Path) -> None:
-    values = load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, "tokens_per_step": 60}).model_dump()
-    child.say(op="begin", title=None, recipe=values, folder=str(tmp_path))
-    for number in range(4):
-        child.say(op="task", question=f"What is number {number}?", answer=f"It is {number}.")
+def test_training_starts_before_the_last_task(child: Child) -> None:
+    child.begin("early", title=None)
+    child.stage(tokens_per_step=60)
+    child.tasks(1, 2, 3, 4)
     assert child.hear() == {"event": "started"}
     assert child.hear()["steps"] == 1
     child.say(op="end")
-    while child.hear()["event"] != "done":
-        pass
+    child.until("trained")
+    child.say(op="finish")
 
 
 def test_every_document_starts_anew(child: Child, tmp_path: Path) -> None:
@@ -91,3 +120,81 @@ def test_every_document_starts_anew(child: Child, tmp_path: Path) -> None:
     assert runs[0] == runs[1]
     weights = [(tmp_path / str(run) / ADAPTER_FILES[0]).read_bytes() for run in range(2)]
     assert weights[0] == weights[1]
+
+
+def test_a_second_stage_goes_on_with_the_weights_and_the_examples(child: Child, tmp_path: Path) -> None:
+    child.begin("two stages")
+    child.stage(epochs=1, tokens_per_step=100)
+    child.tasks(1, 2, 3)
+    child.say(op="end")
+    first = child.until("trained")[-1]
+    draft = child.export(tmp_path / "draft")
+    child.stage(epochs=2, tokens_per_step=100)
+    child.tasks(4, 5)
+    child.say(op="end")
+    second = child.until("trained")
+    assert first["examples"] == 3
+    assert second[-1]["examples"] == 3 + 2 + 5  # the second epoch goes over all
+    losses = [event["loss"] for event in second if "loss" in event]
+    assert losses[-1] < losses[0]
+    assert child.export(tmp_path / "last") != draft
+    child.say(op="finish")
+
+
+@pytest.mark.parametrize("where", ["while tasks arrive", "in later epochs", "between stages"])
+def test_a_document_put_aside_for_another_ends_as_if_it_had_not_been(child: Child, tmp_path: Path, where: str) -> None:
+    recipe = {"epochs": 4, "tokens_per_step": 60}
+
+    def whole(name: str, *, interrupted: bool) -> bytes:
+        def rest(when: str) -> None:
+            if not interrupted or when != where:
+                return
+            child.say(op="suspend")
+            heard.extend(child.until("suspended"))
+            child.train(tmp_path / f"{name}-other", tasks=3)
+            assert child.begin(name)
+
+        heard: list[dict[str, Any]] = []
+        assert not child.begin(name)
+        child.stage(**recipe)
+        child.tasks(*range(8))
+        rest("while tasks arrive")
+        child.tasks(8)
+        child.say(op="end")
+        rest("in later epochs")
+        if not any(event["event"] == "trained" for event in heard):
+            child.until("trained")
+        rest("between stages")
+        try:
+            return child.export(tmp_path / name)
+        finally:
+            child.say(op="finish")
+
+    assert whole(f"{where} 1", interrupted=True) == whole(f"{where} 2", interrupted=False)
+
+
+def test_only_the_newest_put_aside_are_kept(child: Child) -> None:
+    for number in range(KEPT_ASIDE + 1):
+        child.begin(f"aside {number}")
+        child.say(op="suspend")
+        assert child.hear() == {"event": "suspended"}
+    assert child.begin("aside 1")
+    child.say(op="finish")
+    assert not child.begin("aside 0")
+    child.say(op="finish")
+
+
+def test_a_step_is_larger_on_a_gpu() -> None:
+    settings = Settings()
+    assert min_step_tokens(settings, torch.device("cpu")) == 1
+    assert min_step_tokens(settings, torch.device("cuda")) == GPU_STEP_TOKENS
+    given = settings.model_copy(update={"worker": settings.worker.model_copy(update={"min_tokens_per_step": 9})})
+    assert min_step_tokens(given, torch.device("cuda")) == 9
+
+
+def test_a_step_grows_with_the_document_but_leaves_a_short_one_its_number_of_steps() -> None:
+    recipe = load_recipes()["balanced"]
+    assert step_size(recipe, 10_000, least=1) == recipe.tokens_per_step
+    assert step_size(recipe, 10_000, least=2048) == 2048
+    assert step_size(recipe, 600, least=2048) == 600 * EXAMPLE_TOKENS // STAGE_STEPS == 1000
+    assert step_size(recipe, 20, least=2048) == recipe.tokens_per_step

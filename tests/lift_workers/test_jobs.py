@@ -17,15 +17,21 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_GROUP,
     JOBS_STREAM,
+    REFINE_STREAM,
+    SPEEDS_KEPT,
     Failure,
     JobRecord,
     Progress,
+    Speed,
     Status,
+    SynthesisUsage,
     job_lease_redis_key,
     job_redis_key,
+    speeds_redis_key,
 )
 from lift_config.phases import Phase
-from lift_workers.jobs import Claim, JobCancelled, LeaseLost, Queue
+from lift_workers.fence import JobCancelled, LeaseLost
+from lift_workers.jobs import Claim, Queue
 
 Enqueue = Callable[..., Awaitable[JobRecord]]
 Find = Callable[[str], Awaitable[JobRecord]]
@@ -34,13 +40,14 @@ LONG_S = 60.0  # a lease that does not run out during a test
 
 async def claimed(queue: Queue) -> Claim:
     """The queue's next job, however long it takes."""
-    while (claim := await queue.claim(block_s=0.02)) is None:
+    while (claim := await queue.claim()) is None:
         pass
     return claim
 
 
-async def pending(redis: Redis) -> int:
-    return int((await redis.xpending(JOBS_STREAM, JOBS_GROUP))["pending"])
+async def left(redis: Redis, stream: str = JOBS_STREAM) -> tuple[int, int]:
+    """A stream's entries, and those of them that a worker has."""
+    return await redis.xlen(stream), int((await redis.xpending(stream, JOBS_GROUP))["pending"])
 
 
 async def test_a_claim_marks_the_job_and_tells_everyone(redis: Redis, enqueue: Enqueue, find: Find) -> None:
@@ -60,13 +67,13 @@ async def test_a_claim_marks_the_job_and_tells_everyone(redis: Redis, enqueue: E
 
 
 async def test_an_empty_queue_has_no_job(redis: Redis) -> None:
-    assert await Queue(redis, "a", LONG_S).claim(block_s=0.01) is None
+    assert await Queue(redis, "a", LONG_S).claim() is None
     assert await redis.exists("lift:worker:a")  # alive all the same
 
 
 async def test_a_job_goes_to_one_worker_only(redis: Redis, enqueue: Enqueue) -> None:
     await enqueue()
-    claims = await asyncio.gather(*(Queue(redis, name, LONG_S).claim(block_s=0.05) for name in "abcd"))
+    claims = await asyncio.gather(*(Queue(redis, name, LONG_S).claim() for name in "abcd"))
     assert sum(claim is not None for claim in claims) == 1
 
 
@@ -79,21 +86,88 @@ async def test_jobs_come_in_their_order(redis: Redis, enqueue: Enqueue) -> None:
 async def test_a_report_writes_progress_and_nothing_else(redis: Redis, enqueue: Enqueue, find: Find) -> None:
     job = await enqueue(title="T")
     claim = await claimed(Queue(redis, "a", LONG_S))
-    progress = Progress(phase="train", fraction=0.5, eta_s=3.0, steps=7)
-    await claim.report(claim.job.changed(progress=progress, tokens=12, title="other", status=Status.READY))
-    found = await find(job.key)
-    assert (found.progress, found.tokens, found.title, found.status) == (progress, 12, "T", Status.TRAINING)
+    progress, synthesis = Progress(phase="train", fraction=0.5, eta_s=3.0, steps=7), SynthesisUsage(requests=4)
+    reported = {"progress": progress, "tokens": 12, "synthesis": synthesis}
+    await claim.report(claim.job.changed(**reported, title="other", status=Status.READY, unfinished=False))
+    assert await find(job.key) == job.changed(**reported, status=Status.TRAINING, fence=1, timeline=claim.job.timeline)
 
 
 async def test_a_finished_job_leaves_the_queue(redis: Redis, enqueue: Enqueue, find: Find) -> None:
     job = await enqueue()
     claim = await claimed(Queue(redis, "a", LONG_S))
-    await claim.finish(claim.job.changed(status=Status.READY))
+    await claim.finish(claim.job.changed(status=Status.READY, unfinished=False))
     await claim.heartbeat()  # one that was under way is no lost lease
-    assert (await find(job.key)).status is Status.READY
-    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+    found = await find(job.key)
+    assert (found.status, found.unfinished) == (Status.READY, False)
+    assert await left(redis) == (0, 0)
     assert not await redis.exists(job_lease_redis_key(job.key))
-    assert await redis.xlen(DEAD_STREAM) == 0
+    assert (await redis.xlen(DEAD_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
+
+
+async def test_a_job_with_a_version_goes_on_behind_all_that_have_none(
+    redis: Redis, enqueue: Enqueue, find: Find
+) -> None:
+    first = await enqueue()
+    queue = Queue(redis, "a", LONG_S)
+    claim = await claimed(queue)
+    await claim.finish(claim.job.changed(status=Status.READY))
+    await claim.release(is_attempt=False)  # it has ended: nothing is handed back
+    assert await left(redis) == (0, 0)
+    assert not await redis.exists(job_lease_redis_key(first.key))
+    second = await enqueue(key="b" * 32)
+    assert [(await claimed(queue)).job.key for _ in range(2)] == [second.key, first.key]
+    found = await find(first.key)
+    assert (found.status, found.unfinished, found.fence) == (Status.READY, True, 2)  # it can be asked all the while
+    assert Phase.REFINE in found.timeline.spans
+
+
+async def test_a_refinement_steps_back_and_is_the_next_again(redis: Redis, enqueue: Enqueue, find: Find) -> None:
+    keys = [(await enqueue(stream=REFINE_STREAM, status=Status.READY, key=digit * 32)).key for digit in "ab"]
+    queue = Queue(redis, "a", LONG_S)
+    claim = await claimed(queue)
+    assert claim.is_refinement
+    await claim.release(is_attempt=False)
+    assert (await find(keys[0])).status is Status.READY
+    newer = await enqueue(key="c" * 32)
+    claims = [await claimed(queue) for _ in range(3)]
+    assert [claim.job.key for claim in claims] == [newer.key, *keys]
+    assert [(claim.attempt, claim.is_refinement) for claim in claims] == [(1, False), (1, True), (1, True)]
+
+
+async def test_an_abandoned_job_without_a_version_goes_before_a_new_refinement(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue(stream=REFINE_STREAM, status=Status.READY)
+    first = await enqueue(key="b" * 32)
+    await (await claimed(Queue(redis, "a", LONG_S))).release()
+    assert (await claimed(Queue(redis, "b", LONG_S))).job.key == first.key
+
+
+async def test_only_the_streams_asked_for_are_claimed_from(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue(stream=REFINE_STREAM, status=Status.READY)
+    queue = Queue(redis, "a", LONG_S)
+    assert await queue.claim((JOBS_STREAM,)) is None
+    assert await queue.claim() is not None
+
+
+async def test_waiting_ends_with_an_entry_that_was_not_there_before(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    queue = Queue(redis, "a", LONG_S)
+    await claimed(queue)  # it stays in the stream, and is nothing to wait for
+    began_s = time.monotonic()
+    await queue.wait(0.05)
+    assert time.monotonic() - began_s > 0.04
+    await queue.claim()
+    other = await enqueue(key="b" * 32)  # between a look and the wait for more
+    async with asyncio.timeout(5):
+        await queue.wait(60)
+    assert (await claimed(queue)).job.key == other.key  # waiting took nothing
+
+
+async def test_speeds_are_the_newest_few(redis: Redis) -> None:
+    queue = Queue(redis, "a", LONG_S)
+    for number in range(SPEEDS_KEPT + 1):
+        await queue.note_speed("fast", Speed(text_bytes=number, seconds=0.5))
+    kept: Any = await redis.lrange(speeds_redis_key("fast"), 0, -1)
+    assert [Speed.from_json(item).text_bytes for item in kept] == list(range(SPEEDS_KEPT, 0, -1))
 
 
 async def test_a_dead_letter_says_why(redis: Redis, enqueue: Enqueue) -> None:
@@ -142,23 +216,50 @@ async def test_a_stale_worker_writes_nothing(redis: Redis, enqueue: Enqueue, fin
     with pytest.raises(LeaseLost):
         await writes[write]()
     assert await find(job.key) == before
-    assert await pending(redis) == 1
+    assert await left(redis) == (1, 1)
 
 
-@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+@pytest.mark.parametrize("how", ["cancelled", "refinement cancelled", "deleted"])
 async def test_a_cancelled_job_is_noticed_and_dropped(redis: Redis, enqueue: Enqueue, how: str) -> None:
-    job = await enqueue()
+    job = await enqueue(status=Status.READY if how == "refinement cancelled" else Status.QUEUED)
     claim = await claimed(Queue(redis, "a", LONG_S))
-    if how == "cancelled":
-        await redis.hset(job_redis_key(job.key), "status", json.dumps("cancelled"))
-    else:
+    if how == "deleted":
         await redis.delete(job_redis_key(job.key))
+    else:
+        status = Status.CANCELLED if how == "cancelled" else Status.READY
+        await redis.hset(job_redis_key(job.key), mapping={"status": json.dumps(status), "unfinished": "false"})
     with pytest.raises(JobCancelled):
         await claim.heartbeat()
     with pytest.raises(JobCancelled):
         await claim.finish(claim.job.changed(status=Status.READY))
     await claim.drop()
-    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+    assert await left(redis) == (0, 0)
+    assert not await redis.exists(job_lease_redis_key(job.key))  # a question may want it at once
+
+
+async def test_a_dropped_claim_leaves_a_newer_ones_lease(redis: Redis, enqueue: Enqueue) -> None:
+    await enqueue()
+    old = await claimed(Queue(redis, "a", LONG_S))
+    job = await enqueue(fence=1)
+    await claimed(Queue(redis, "b", LONG_S))
+    await old.drop()
+    assert await redis.exists(job_lease_redis_key(job.key))
+    assert await left(redis) == (1, 1)
+
+
+async def test_a_question_for_another_recipe_ends_the_refinement(redis: Redis, enqueue: Enqueue, find: Find) -> None:
+    """Cancelled and asked for again before its worker saw the cancel."""
+    job = await enqueue(stream=REFINE_STREAM, status=Status.READY, recipe="balanced")
+    old = await claimed(Queue(redis, "a", LONG_S))
+    await enqueue(status=Status.READY, recipe="max", fence=1)
+    with pytest.raises(LeaseLost):
+        await old.finish(old.job.changed(unfinished=False))
+    new = await claimed(Queue(redis, "b", LONG_S))  # though the old one's lease has not run out
+    assert (new.job.recipe, new.job.fence, new.is_refinement) == ("max", 2, False)
+    with pytest.raises(LeaseLost):
+        await old.heartbeat()
+    await new.finish(new.job.changed(unfinished=False))
+    assert not (await find(job.key)).unfinished
 
 
 async def test_a_job_queued_anew_after_its_cancellation_is_not_the_old_claims(redis: Redis, enqueue: Enqueue) -> None:
@@ -173,10 +274,12 @@ async def test_a_job_queued_anew_after_its_cancellation_is_not_the_old_claims(re
 
 @pytest.mark.parametrize("status", [Status.READY, Status.FAILED, Status.CANCELLED])
 async def test_an_entry_of_a_settled_job_is_dropped(redis: Redis, enqueue: Enqueue, find: Find, status: Status) -> None:
-    job = await enqueue(status=status)
+    await enqueue(status=status, unfinished=False)
+    job = await enqueue(stream=REFINE_STREAM, status=status, unfinished=False)
     assert await Queue(redis, "a", LONG_S).claim() is None
+    assert await left(redis, REFINE_STREAM) == (0, 0)
     assert await find(job.key) == job
-    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+    assert await left(redis) == (0, 0)
 
 
 @pytest.mark.parametrize("fields", [{}, {"key": '"x"'}, {"status": "no json"}])
@@ -185,28 +288,39 @@ async def test_an_entry_without_a_readable_job_is_dropped(redis: Redis, fields: 
         await redis.hset(job_redis_key("x"), name, value)
     await redis.xadd(JOBS_STREAM, {JOB_FIELD: "x"})
     await redis.xadd(JOBS_STREAM, {"other": "x"})
-    queue = Queue(redis, "a", LONG_S)
-    assert [await queue.claim(), await queue.claim()] == [None, None]
-    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (0, 0)
+    assert await Queue(redis, "a", LONG_S).claim() is None
+    assert await left(redis) == (0, 0)
 
 
-async def test_a_second_entry_of_a_job_in_training_is_dropped(redis: Redis, enqueue: Enqueue) -> None:
-    job = await enqueue()
+@pytest.mark.parametrize(
+    ("stream", "status", "second"),
+    [
+        (JOBS_STREAM, Status.QUEUED, JOBS_STREAM),
+        (JOBS_STREAM, Status.READY, REFINE_STREAM),
+        (REFINE_STREAM, Status.READY, REFINE_STREAM),
+    ],
+)
+async def test_a_second_entry_of_a_job_at_work_is_dropped(
+    redis: Redis, enqueue: Enqueue, stream: str, status: Status, second: str
+) -> None:
+    job = await enqueue(stream=stream, status=status)
     claim = await claimed(Queue(redis, "a", LONG_S))
-    await redis.xadd(JOBS_STREAM, {JOB_FIELD: job.key})
+    await redis.xadd(second, {JOB_FIELD: job.key})
     assert await Queue(redis, "b", LONG_S).claim() is None
     await claim.heartbeat()  # undisturbed
-    assert (await redis.xlen(JOBS_STREAM), await pending(redis)) == (1, 1)
+    assert await left(redis, stream) == (1, 1)
 
 
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.READY])
 @pytest.mark.parametrize(("is_attempt", "attempt"), [(True, 2), (False, 1)])
 async def test_a_released_job_is_free_at_once(
-    redis: Redis, enqueue: Enqueue, find: Find, is_attempt: bool, attempt: int
+    redis: Redis, enqueue: Enqueue, find: Find, is_attempt: bool, attempt: int, status: Status
 ) -> None:
-    job = await enqueue()
+    job = await enqueue(status=status)
     claim = await claimed(Queue(redis, "a", LONG_S))
     await claim.release(is_attempt=is_attempt)
-    assert (await find(job.key)).status is Status.QUEUED
+    found = await find(job.key)
+    assert (found.status, found.unfinished) == (status, True)
     again = await Queue(redis, "b", LONG_S).claim()
     assert again is not None
     assert (again.attempt, again.job.fence) == (attempt, 2)
@@ -240,7 +354,7 @@ async def test_a_write_waits_for_a_redis_that_is_away(tmp_path: Path) -> None:
         await redis.xadd(JOBS_STREAM, {JOB_FIELD: "k"})
         claim = await claimed(Queue(redis, "a", LONG_S))
         await asyncio.to_thread(first.terminate)
-        writing = asyncio.create_task(claim.finish(claim.job.changed(status=Status.READY)))
+        writing = asyncio.create_task(claim.finish(claim.job.changed(status=Status.READY, unfinished=False)))
         second = ValkeyServer(port=port, data_dir=tmp_path, persist=True, config=config)
         await asyncio.to_thread(second.start)  # meanwhile the write is tried again and again
         await writing

@@ -1,4 +1,4 @@
-"""The spine with a fake generator and a fake child: what it sends, reports and refuses."""
+"""The spine with a fake generator and a fake child: what it sends, reports and refuses, stage by stage."""
 
 import asyncio
 from pathlib import Path
@@ -6,52 +6,73 @@ from typing import Any
 
 import pytest
 
-from lift_config.contract import JobRecord
+from lift_config.contract import AdapterRecord, JobRecord, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers import pipeline
 from lift_workers.jobs import JobFailed
-from lift_workers.synthesize import SampleRefused
+from lift_workers.pipeline import Course
+from lift_workers.synthesize import Completion, SampleRefused
 
 TEXT = "The supply ship Greta Lund arrives every second Thursday. The generator burns fish oil, and Pavel repairs it."
+USAGE = SynthesisUsage(1, 100, 10, 5)
+FOLDER = Path("out")
 
 
 class FakeGenerator:
-    """Writes the same question about everything; `None` for `question` writes nothing."""
+    """Writes the same question about everything; an empty one writes nothing. `hold` makes it wait."""
 
     concurrency = 2
 
-    def __init__(self, question: str | None = "burns in the generator?", answer: str = "fish oil") -> None:
+    def __init__(self, question: str = "burns in the generator?", answer: str = "fish oil") -> None:
         self._question, self._answer = question, answer
+        self.hold = asyncio.Event()
+        self.hold.set()
 
     async def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    async def question(self, prompt: str, seed: int) -> str | None:
-        await asyncio.sleep(0)
-        return self._question
+    async def question(self, prompt: str, seed: int) -> Completion:
+        await self.hold.wait()
+        return Completion(self._question, 0.0, USAGE)
 
-    async def answer(self, prompt: str) -> tuple[str, float]:
-        return self._answer, -0.1
+    async def answer(self, prompt: str) -> Completion:
+        await self.hold.wait()
+        return Completion(self._answer, -0.1, USAGE)
 
 
 class FakeTrainer:
-    """A child that makes a step of every task and is done at the end; `dies` at the first task."""
+    """A child that makes a step of every task. `dies` at the first; `forgets` what was put aside; a slow
+    one is not trained before it is begun again."""
 
-    def __init__(self, *, dies: bool = False) -> None:
+    def __init__(self, *, dies: bool = False, forgets: bool = False, is_slow: bool = False) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.is_slow = is_slow
+        self._owed: dict[str, Any] | None = None
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._dies = dies
+        self._dies, self.forgets = dies, forgets
 
     async def send(self, message: dict[str, Any]) -> None:
         self.sent.append(message)
-        steps = sum(sent["op"] == "task" for sent in self.sent)
+        steps = len(self.of("task"))
+        counts = {"steps": steps, "examples": steps, "tokens": 9 * steps}
         if message["op"] == "begin":
+            resumed = len(self.of("begin")) > 1 and not self.forgets
+            self._events.put_nowait({"event": "begun", "resumed": resumed})
+            if self._owed:
+                self._events.put_nowait(self._owed)
+        elif message["op"] == "stage":
             self._events.put_nowait({"event": "started"})
         elif message["op"] == "task":
-            self._events.put_nowait({"event": "progress", "steps": steps, "loss": 1.0, "tokens": 9, "examples": steps})
-        else:
-            self._events.put_nowait({"event": "done"})
+            self._events.put_nowait({"event": "progress", "loss": 1.0} | counts)
+        elif message["op"] == "end":
+            trained = {"event": "trained"} | counts
+            if self.is_slow:
+                self._owed = trained
+            else:
+                self._events.put_nowait(trained)
+        elif message["op"] in ("export", "suspend"):
+            self._events.put_nowait({"event": f"{message['op']}ed"})
 
     async def receive(self) -> dict[str, Any]:
         event = await self._events.get()
@@ -59,66 +80,142 @@ class FakeTrainer:
             raise JobFailed("trainer_died", "gone", retry=True)
         return event
 
+    def of(self, op: str) -> list[dict[str, Any]]:
+        return [message for message in self.sent if message["op"] == op]
 
-async def run(trainer: FakeTrainer, generator: FakeGenerator, recipe: Recipe, text: str = TEXT) -> list[JobRecord]:
-    job = JobRecord("a" * 32, "default", "Handbook", "tiny", "main", recipe.name, 0.0)
-    told: list[JobRecord] = []
+    def questions(self) -> list[str]:
+        return [task["question"] for task in self.of("task")]
 
-    async def report(job: JobRecord) -> None:
-        told.append(job)
 
-    await pipeline.run(
-        job,
-        text,
-        recipe=recipe,
-        generator=generator,
-        trainer=trainer,
-        folder=Path("out"),
-        report=report,  # type: ignore[arg-type]
-    )
-    return told
+class Run:
+    """A course and what it told."""
+
+    def __init__(
+        self, trainer: FakeTrainer, generator: FakeGenerator, recipe: Recipe | None = None, text: str = TEXT
+    ) -> None:
+        recipe = recipe or load_recipes()["balanced"]
+        self.job = JobRecord("a" * 32, "default", "Handbook", "tiny", "main", recipe.name, 0.0)
+        self.told: list[JobRecord] = []
+        self.course = Course(text, recipe, generator, trainer)  # type: ignore[arg-type]
+
+    async def stage(self) -> str:
+        return (await self.course.stage(self.job, FOLDER, self._report)).name
+
+    async def _report(self, job: JobRecord) -> None:
+        self.job = job
+        self.told.append(job)
+
+    def published(self) -> None:
+        version = AdapterRecord("b" * 32, len(self.job.adapters) + 1, "tiny", "fast", 16, 1, 0.0)
+        self.job = self.job.changed(adapters=(*self.job.adapters, version))
 
 
 async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
-    trainer = FakeTrainer()
-    told = await run(trainer, FakeGenerator(), load_recipes()["balanced"])
-    begin, *tasks, end = trainer.sent
-    assert (begin["op"], begin["title"], begin["folder"], end) == ("begin", "Handbook", "out", {"op": "end"})
-    assert begin["recipe"] == load_recipes()["balanced"].model_dump()
-    questions = [task["question"] for task in tasks]
-    assert any(question.startswith("Fill in the blank: ") for question in questions)
+    run = Run(trainer := FakeTrainer(), FakeGenerator(), load_recipes()["fast"])
+    assert await run.stage() == "fast"
+    assert run.course.done
+    begin, stage, *tasks, end, export, finish = trainer.sent
+    assert (begin["op"], begin["title"]) == ("begin", "Handbook")
+    assert (stage["recipe"], stage["examples"]) == (load_recipes()["fast"].model_dump(), 2 * 2)
+    assert (end, export, finish) == ({"op": "end"}, {"op": "export", "folder": "out"}, {"op": "finish"})
+    assert any(question.startswith("Fill in the blank: ") for question in trainer.questions())
     assert {"op": "task", "question": "What burns in the generator?", "answer": "fish oil"} in tasks
-    last = told[-1]
+    last = run.told[-1]
     assert last.progress.fraction == 1.0
-    assert (last.progress.tasks, last.progress.segments) == (len(tasks), 2)
+    assert (last.progress.tasks, last.progress.segments, last.progress.steps) == (len(tasks), 2, len(tasks))
     assert last.tokens == len(TEXT.split())
+    assert last.synthesis.prompt_tokens == 10 * last.synthesis.computed_prompt_tokens > 0
     for phase in (Phase.SEGMENT, Phase.SYNTHESIZE, Phase.TRAIN):
         assert last.timeline.seconds(phase) is not None
 
 
+async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
+    run = Run(trainer := FakeTrainer(), FakeGenerator())
+    assert await run.stage() == "fast"
+    assert not run.course.done
+    draft_timeline = run.job.timeline.to_json()
+    run.published()
+    assert await run.stage() == "balanced"
+    assert run.course.done
+    assert len(trainer.of("begin")) == len(trainer.of("finish")) == 1
+    assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["fast", "balanced"]
+    assert len(set(trainer.questions())) == len(trainer.questions()) == run.job.progress.tasks
+    assert run.job.timeline.to_json() == draft_timeline  # the phases are those of the way to the first version
+    assert run.job.progress.phase == "refine"
+
+
 async def test_a_generator_that_writes_nothing_leaves_the_documents_own_words() -> None:
-    trainer = FakeTrainer()
-    await run(trainer, FakeGenerator(None), load_recipes()["balanced"])
-    assert [message["op"] for message in trainer.sent].count("task") > 2
+    run = Run(trainer := FakeTrainer(), FakeGenerator(""))
+    await run.stage()
+    assert len(trainer.of("task")) == 2
 
 
 async def test_no_task_at_all_fails_for_good() -> None:
     with pytest.raises(JobFailed, match="No usable question") as failed:
-        await run(FakeTrainer(), FakeGenerator(None), load_recipes()["paper"])
+        await Run(FakeTrainer(), FakeGenerator(""), load_recipes()["paper"]).stage()
     assert (failed.value.failure.code, failed.value.retry) == ("no_tasks", False)
 
 
 async def test_a_dying_child_ends_the_run_as_itself() -> None:
     with pytest.raises(JobFailed) as failed:
-        await run(FakeTrainer(dies=True), FakeGenerator(), load_recipes()["balanced"], TEXT * 50)
+        await Run(FakeTrainer(dies=True), FakeGenerator(), text=TEXT * 50).stage()
     assert failed.value.failure.code == "trainer_died"
+
+
+@pytest.mark.parametrize("where", ["synthesis", "training"])
+async def test_put_aside_within_a_stage_nothing_is_sent_twice_or_lost(where: str) -> None:
+    whole = Run(undisturbed := FakeTrainer(), FakeGenerator(), text=TEXT * 5)
+    await whole.stage()
+    trainer, generator = FakeTrainer(is_slow=where == "training"), FakeGenerator()
+    run = Run(trainer, generator, text=TEXT * 5)
+    if where == "synthesis":
+        generator.hold.clear()
+    stage = asyncio.create_task(run.stage())
+    while not trainer.of("task" if where == "synthesis" else "end"):
+        await asyncio.sleep(0)
+    stage.cancel()
+    await asyncio.gather(stage, return_exceptions=True)
+    generator.hold.set()
+    await run.course.put_aside()
+    assert await run.stage() == "fast"
+    first, again = (begin["session"] for begin in trainer.of("begin"))
+    assert first == again != Run(trainer, generator).course._session
+    assert len(trainer.of("stage")) == len(trainer.of("end")) == 1
+    assert sorted(trainer.questions()) == sorted(undisturbed.questions())
+
+
+async def test_a_session_the_child_lost_begins_with_the_first_stage() -> None:
+    run = Run(trainer := FakeTrainer(forgets=True), FakeGenerator())
+    await run.stage()
+    await run.course.put_aside()
+    first = trainer.questions()
+    assert await run.stage() == "fast"
+    assert trainer.questions() == first * 2
+
+
+async def test_cancelled_before_it_heard_that_its_session_is_lost_it_begins_anew() -> None:
+    run = Run(trainer := FakeTrainer(forgets=True), FakeGenerator())
+    await run.stage()
+    await run.course.put_aside()
+    first = trainer.questions()
+    stage = asyncio.create_task(run.stage())
+    await asyncio.sleep(0)  # up to the wait for `begun`
+    stage.cancel()
+    await asyncio.gather(stage, return_exceptions=True)
+    assert len(trainer.of("begin")) == 2
+    trainer.forgets = False  # what is put aside now, it keeps
+    await run.course.put_aside()
+    assert await run.stage() == "fast"
+    assert trainer.questions() == first * 2
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "REPORT_EVERY_S", 0.0)
-    recipe = load_recipes()["balanced"].model_copy(update={"epochs": epochs})
-    told = [job.progress for job in await run(FakeTrainer(), FakeGenerator(), recipe, TEXT * 5)]
+    recipe = load_recipes()["balanced"].model_copy(update={"epochs": epochs, "draft": None})
+    run = Run(FakeTrainer(), FakeGenerator(), recipe, TEXT * 5)
+    await run.stage()
+    told = [job.progress for job in run.told]
     fractions = [progress.fraction for progress in told]
     assert fractions == sorted(fractions)
     before_the_end = fractions[-2]
@@ -132,5 +229,6 @@ async def test_a_refused_count_of_tokens_costs_no_training() -> None:
         async def count_tokens(self, text: str) -> int:
             raise SampleRefused("too long")
 
-    told = await run(FakeTrainer(), Refusing(), load_recipes()["balanced"])
-    assert (told[-1].progress.fraction, told[-1].tokens) == (1.0, 0)
+    run = Run(FakeTrainer(), Refusing())
+    await run.stage()
+    assert (run.told[-1].progress.fraction, run.told[-1].tokens) == (1.0, 0)

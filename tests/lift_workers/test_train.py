@@ -1,14 +1,19 @@
 """Packing is the same mathematics as separate rows; a warm trainer leaves nothing of one document in the next."""
 
+from __future__ import annotations
+
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from tests.lift_workers.tiny import save_tiny_model
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from lift_config.contract import ADAPTER_FILES
 from lift_config.prompts import frame
@@ -31,12 +36,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trainer(folder: Path) -> WarmTrainer:
-    return WarmTrainer(str(folder), revision=None, device="cpu")
+    return WarmTrainer(str(folder), revision=None, device="cpu", dtype=torch.float32)
 
 
 @pytest.fixture
 def examples(trainer: WarmTrainer) -> list[TrainingExample]:
     return [Encoder(trainer.tokenizer).encode(question, answer, TITLE) for question, answer in TASKS]
+
+
+@pytest.fixture
+def plain(folder: Path, tmp_path: Path) -> PlainLoop:
+    return PlainLoop(folder, tmp_path / "exported")
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -70,40 +80,67 @@ def test_an_empty_pack_is_refused() -> None:
         pack([])
 
 
-def test_packed_loss_and_gradients_equal_separate_rows(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
-    trainer.begin(recipe())
-    perturb(trainer)
+def test_packed_loss_and_gradients_equal_separate_rows(
+    trainer: WarmTrainer, examples: list[TrainingExample], plain: PlainLoop
+) -> None:
+    """Against transformers' own attention and peft's own layers, one example a row."""
+    weights = perturbed(trainer)
     packed = trainer.loss(pack(examples))
-    packed_gradients = torch.autograd.grad(packed, trainer.parameters)
-    answers = sum(len(example.answer) for example in examples)
-    rows = torch.stack([reference_nll(trainer, example) for example in examples]).sum() / answers
+    torch.autograd.backward(packed)
+    plain.load(trainer)
+    rows = plain.loss(examples)
     torch.testing.assert_close(packed, rows, rtol=1e-5, atol=1e-6)
-    for ours, theirs in zip(packed_gradients, torch.autograd.grad(rows, trainer.parameters), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    theirs = torch.autograd.grad(rows, list(plain.parameters.values()))
+    ours = plain.named(weights.grad, trainer)
+    for name, gradient in zip(plain.parameters, theirs, strict=True):
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_training_equals_the_plain_loop(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
-    """Same tasks, order and seed: three steps of ours against torch's own AdamW on unpacked rows."""
+def test_prompts_that_share_nothing_are_packed_alike(trainer: WarmTrainer, plain: PlainLoop) -> None:
+    examples = [
+        TrainingExample(array("i", [5, 9, 7]), array("i", [8, 1])),
+        TrainingExample(array("i", [6]), array("i", [9])),
+    ]
+    perturbed(trainer)
+    plain.load(trainer)
+    torch.testing.assert_close(trainer.loss(pack(examples)), plain.loss(examples), rtol=1e-5, atol=1e-6)
+
+
+def test_training_equals_the_plain_loop(
+    trainer: WarmTrainer, examples: list[TrainingExample], plain: PlainLoop
+) -> None:
+    """Same tasks, order and seed: steps of ours against peft and torch's own AdamW on unpacked rows."""
     settings = recipe(schedule="constant")
+    batches = [examples, examples[:2], examples[1:]]
     trainer.begin(settings)
-    ours = [trainer.step(pack(examples), None).loss for _ in range(3)]
-    weights = [parameter.detach().clone() for parameter in trainer.parameters]
+    plain.load(trainer)
+    ours = [trainer.step(pack(batch), None).loss for batch in batches]
 
-    trainer.begin(settings)
-    optimizer = torch.optim.AdamW(trainer.parameters, weight_decay=0.0)
-    answers = sum(len(example.answer) for example in examples)
+    parameters = list(plain.parameters.values())
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
     theirs = []
-    for step in range(3):
+    for step, batch in enumerate(batches):
         optimizer.param_groups[0]["lr"] = learning_rate(settings, step, None)
-        loss = torch.stack([reference_nll(trainer, example) for example in examples]).sum() / answers
+        loss = plain.loss(batch)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(trainer.parameters, 1.0)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         theirs.append(loss.item())
     assert ours == pytest.approx(theirs, rel=1e-4)
-    for mine, plain in zip(weights, trainer.parameters, strict=True):
-        torch.testing.assert_close(mine, plain.detach(), rtol=1e-3, atol=1e-5)
+    mine = plain.named(trainer.adapter.weights.detach(), trainer)
+    for name, parameter in plain.parameters.items():
+        torch.testing.assert_close(mine[name], parameter.detach(), rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_bfloat16_steps_go_the_same_way(folder: Path, examples: list[TrainingExample]) -> None:
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        trainer = WarmTrainer(str(folder), revision=None, device="cpu", dtype=dtype)
+        trainer.begin(recipe())
+        losses.append([trainer.step(pack(examples), None).loss for _ in range(6)])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1][-1] < losses[1][0]
 
 
 def test_a_second_document_starts_from_the_same_weights(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
@@ -111,17 +148,59 @@ def test_a_second_document_starts_from_the_same_weights(trainer: WarmTrainer, ex
         trainer.begin(recipe())
         return [trainer.step(pack(examples), 4).loss for _ in range(4)]
 
-    first, other = run(), (trainer.begin(recipe(seed=1)), trainer.step(pack(examples[:1]), 1))
-    assert other
+    first = run()
+    trainer.begin(recipe(seed=1))
+    trainer.step(pack(examples[:1]), 1)
     assert run() == first
     assert first[-1] < first[0]
 
 
 def test_another_rank_is_another_adapter(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
+    sizes = set()
     for rank in (4, 8, 4):
         trainer.begin(recipe(rank=rank))
         trainer.step(pack(examples), 1)
-        assert {min(parameter.shape) for parameter in trainer.parameters} == {rank}
+        sizes.add(trainer.adapter.weights.numel() // rank)
+    assert len(sizes) == 1
+
+
+def test_nothing_is_allocated_for_another_document(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
+    def buffers() -> list[int]:
+        weights = trainer.adapter.weights
+        assert weights.grad is not None
+        return [weights.data_ptr(), weights.grad.data_ptr()]
+
+    trainer.begin(recipe())
+    trainer.step(pack(examples), 1)
+    before = buffers()
+    trainer.begin(recipe(seed=7))
+    trainer.step(pack(examples), 1)
+    assert buffers() == before
+
+
+def test_a_document_put_aside_goes_on_where_it_was(trainer: WarmTrainer, examples: list[TrainingExample]) -> None:
+    def four_steps(*, interrupted: bool) -> list[float]:
+        trainer.begin(recipe())
+        losses = [trainer.step(pack(examples), 4).loss for _ in range(2)]
+        if interrupted:
+            snapshot = trainer.snapshot()
+            trainer.begin(recipe(seed=3, rank=8))
+            trainer.step(pack(examples[:1]), 1)
+            trainer.restore(snapshot)
+        return losses + [trainer.step(pack(examples), 4).loss for _ in range(2)]
+
+    assert four_steps(interrupted=True) == four_steps(interrupted=False)
+
+
+def test_a_later_stage_keeps_the_weights_and_cannot_change_the_rank(
+    trainer: WarmTrainer, examples: list[TrainingExample]
+) -> None:
+    trainer.begin(recipe())
+    first = [trainer.step(pack(examples), None).loss for _ in range(5)]
+    trainer.stage(recipe(learning_rate=1e-3))
+    assert trainer.step(pack(examples), None).loss < first[-1]
+    with pytest.raises(ValueError, match="rank"):
+        trainer.stage(recipe(rank=8))
 
 
 def test_export_is_what_peft_and_vllm_read(
@@ -147,17 +226,49 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate(recipe(schedule="constant"), 99, 100) == peak
 
 
-def perturb(trainer: WarmTrainer) -> None:
+def perturbed(trainer: WarmTrainer) -> nn.Parameter:
     """B is zero in a fresh adapter, and with it all gradients of A."""
+    trainer.begin(recipe())
+    weights = trainer.adapter.weights
     with torch.no_grad():
-        for number, parameter in enumerate(trainer.parameters):
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)), alpha=0.05)
+        weights.add_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)), alpha=0.05)
+    trainer.adapter.refresh()
+    return weights
 
 
-def reference_nll(trainer: WarmTrainer, example: TrainingExample) -> torch.Tensor:
-    """The example alone through the whole causal model: summed negative log-likelihood of its answer."""
-    ids = torch.tensor([example.prompt + example.answer])
-    labels = ids.clone()
-    labels[0, : len(example.prompt)] = -100
-    loss: torch.Tensor = trainer.model(input_ids=ids, labels=labels).loss
-    return loss * len(example.answer)
+class PlainLoop:
+    """The same base model with peft's LoRA: rows one by one, full logits."""
+
+    def __init__(self, folder: Path, exported: Path) -> None:
+        self._folder, self._exported = folder, exported
+
+    def load(self, trainer: WarmTrainer) -> None:
+        """Begin from the trainer's weights, by way of its export."""
+        trainer.export(self._exported)
+        base = AutoModelForCausalLM.from_pretrained(self._folder, dtype=torch.float32)
+        self._model: Any = PeftModel.from_pretrained(base, self._exported, is_trainable=True)
+        self.parameters = {
+            name.replace(".default", ""): p for name, p in self._model.named_parameters() if p.requires_grad
+        }
+
+    def loss(self, examples: list[TrainingExample]) -> torch.Tensor:
+        answers = sum(len(example.answer) for example in examples)
+        return torch.stack([self._nll(example) for example in examples]).sum() / answers
+
+    def named(self, flat: torch.Tensor | None, trainer: WarmTrainer) -> dict[str, torch.Tensor]:
+        """A flat buffer of ours by peft's names."""
+        assert flat is not None
+        with torch.no_grad():
+            kept = trainer.adapter.weights.clone()
+            trainer.adapter.weights.copy_(flat)
+            trainer.export(self._exported)
+            trainer.adapter.weights.copy_(kept)
+        tensors: dict[str, torch.Tensor] = load_file(self._exported / ADAPTER_FILES[0])
+        return tensors
+
+    def _nll(self, example: TrainingExample) -> torch.Tensor:
+        ids = torch.tensor([example.prompt + example.answer])
+        labels = ids.clone()
+        labels[0, : len(example.prompt)] = -100
+        loss: torch.Tensor = self._model(input_ids=ids, labels=labels).loss
+        return loss * len(example.answer)

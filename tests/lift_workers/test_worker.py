@@ -1,15 +1,19 @@
+from __future__ import annotations
+
 import asyncio
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
 from obstore.store import LocalStore
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
@@ -21,16 +25,23 @@ from lift_config.contract import (
     DEAD_STREAM,
     JOBS_GROUP,
     JOBS_STREAM,
+    REFINE_STREAM,
+    AdapterRecord,
     JobRecord,
     Progress,
+    Speed,
     Status,
     job_path,
     job_redis_key,
+    speeds_redis_key,
     text_path,
 )
+from lift_config.phases import Phase
+from lift_config.recipe import Recipe
 from lift_config.settings import Settings
-from lift_workers import worker as worker_module
 from lift_workers.jobs import JobFailed, Queue, Report
+from lift_workers.synthesize import Generator
+from lift_workers.tracing import Traces
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
 
@@ -42,34 +53,87 @@ import json, os, signal, sys
 def say(**event): print(json.dumps(event), flush=True)
 say(event="ready")
 for line in sys.stdin:
-    say(event="begun", pid=os.getpid())
     order = json.loads(line)["do"]
+    if order == "rest":
+        say(event="rested")
+        continue
+    say(event="begun", pid=os.getpid())
     if order == "die": os._exit(1)
     if order == "hang": signal.pause()
-    say(event="done")
+    if order != "wait": say(event="done")
 """
 
 
-class FakePipeline:
-    """Sends the document's text to the child as an order; `pids` are the children that took one."""
+class FakeCourse:
+    """Sends the document's words to the child as orders, one a stage, the last one again where they do not suffice.
 
-    def __init__(self, die_first: int = 0) -> None:
-        self.die_first = die_first
-        self.pids: list[int] = []
+    The child's process is its session: in another one it begins anew. What was broken off once then goes through.
+    """
 
-    async def __call__(
-        self, job: JobRecord, text: str, *, trainer: Trainer, folder: Path, report: Report, **_: Any
-    ) -> None:
-        if text == "refuse":
+    def __init__(self, made: FakeCourses, text: str, recipe: Recipe, trainer: Trainer) -> None:
+        self.made, self.words, self.recipe, self.trainer = made, text.split(), recipe, trainer
+        self.trained = 0
+        self.pid = 0
+
+    @property
+    def done(self) -> bool:
+        return self.trained == len(self.recipe.stages())
+
+    async def stage(self, job: JobRecord, folder: Path, report: Report) -> Recipe:
+        order = self.words[min(self.trained, len(self.words) - 1)]
+        if order == "refuse":
             raise JobFailed("no_tasks", "No task could be written.")
-        if text == "bug":
+        if order == "bug":
             raise ZeroDivisionError
-        await trainer.send({"do": "die" if len(self.pids) < self.die_first else text})
-        self.pids.append((await trainer.receive())["pid"])
-        await report(job.changed(progress=Progress(phase="train", fraction=0.5), tokens=9))
-        assert (await trainer.receive())["event"] == "done"
+        if order == "gate":
+            await self.made.gate.wait()
+        if job.key in self.made.broken_off:
+            order = "train"
+        if len(self.made.pids) in self.made.deaths:
+            order = "die"
+        try:
+            return await self._stage(order, job, folder, report)
+        except asyncio.CancelledError:
+            self.made.broken_off.add(job.key)
+            raise
+
+    async def _stage(self, order: str, job: JobRecord, folder: Path, report: Report) -> Recipe:
+        await self.trainer.send({"do": order})
+        pid = (await self.trainer.receive())["pid"]
+        self.made.pids.append(pid)
+        if pid != self.pid:
+            self.pid, self.trained = pid, 0
+        stage = self.recipe.stages()[self.trained]
+        self.made.begun.append((job.key[0], stage.name, job.status))
+        phase = "refine" if job.adapters else "train"
+        await report(job.changed(progress=Progress(phase=phase, fraction=0.5), tokens=9))
+        assert (await self.trainer.receive())["event"] == "done"
         for name in ADAPTER_FILES:
-            (folder / name).write_bytes(name.encode())
+            (folder / name).write_text(f"{name} {job.key} {stage.name}")
+        self.trained += 1
+        return stage
+
+    async def put_aside(self) -> None:
+        await self.trainer.send({"do": "rest"})
+        while (await self.trainer.receive())["event"] != "rested":
+            pass
+
+
+class FakeCourses:
+    """Makes courses. `pids`: of the child, for every order taken; the orders counted in `deaths` end it. `gate` opens
+    for stages ordered to wait there."""
+
+    def __init__(self, *deaths: int) -> None:
+        self.deaths = deaths
+        self.pids: list[int] = []
+        self.begun: list[tuple[str, str, Status]] = []  # job, stage, status meanwhile
+        self.broken_off: set[str] = set()
+        self.made = 0
+        self.gate = asyncio.Event()
+
+    def __call__(self, text: str, recipe: Recipe, generator: Generator, trainer: Trainer) -> FakeCourse:
+        self.made += 1
+        return FakeCourse(self, text, recipe, trainer)
 
 
 Build = Callable[..., Worker]
@@ -87,10 +151,11 @@ def build(redis: Redis, store: LocalStore, tmp_path: Path) -> Build:
     """A worker whose retries follow at once."""
 
     def make(
-        run_pipeline: FakePipeline,
+        courses: FakeCourses,
         *,
         redis: Redis = redis,
         argv: tuple[str, ...] = (sys.executable, "-S", "-c", CHILD),
+        traces: Traces | None = None,
         **limits: float,
     ) -> Worker:
         worker = {"lease_s": 1.2, "max_attempts": 2, "stall_s": 20, **limits}
@@ -103,7 +168,8 @@ def build(redis: Redis, store: LocalStore, tmp_path: Path) -> Build:
             store=store,
             generator=EngineIsUp(),  # type: ignore[arg-type]
             trainer=Trainer(argv, settings.worker.stall_s),
-            run_pipeline=run_pipeline,
+            traces=traces,
+            make_course=courses,
             retry_after_s=0,
         )
 
@@ -143,14 +209,14 @@ async def test_a_job_becomes_ready(
 ) -> None:
     job = await enqueue()
     other = await enqueue(key="b" * 32)
-    pipeline = FakePipeline()
-    await build(pipeline).run_until_idle()
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
     found = await find(job.key)
-    assert (found.status, found.tokens, len(found.adapters)) == (Status.READY, 9, 1)
+    assert (found.status, found.unfinished, found.tokens, len(found.adapters)) == (Status.READY, False, 9, 1)
     assert await stored(store, job) == found
     assert (await find(other.key)).status is Status.READY
-    assert pipeline.pids[0] == pipeline.pids[1]  # the child, and its model, served both
-    assert_ended(pipeline.pids[0])
+    assert courses.pids[0] == courses.pids[1]  # the child, and its model, served both
+    assert_ended(courses.pids[0])
     assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []  # no weights left about
 
 
@@ -158,11 +224,11 @@ async def test_a_child_that_dies_is_restarted_and_the_job_tried_again(
     redis: Redis, enqueue: Enqueue, find: Find, build: Build
 ) -> None:
     job = await enqueue()
-    pipeline = FakePipeline(die_first=1)
-    await build(pipeline).run_until_idle()
+    courses = FakeCourses(0)
+    await build(courses).run_until_idle()
     found = await find(job.key)
     assert (found.status, found.fence) == (Status.READY, 2)
-    assert len(set(pipeline.pids)) == 2
+    assert len(set(courses.pids)) == 2
     assert await redis.xlen(DEAD_STREAM) == 0
 
 
@@ -182,9 +248,9 @@ async def test_a_job_that_fails_says_why(
     dead_letters: int,
 ) -> None:
     job = await enqueue(text)
-    await build(FakePipeline()).run_until_idle()
+    await build(FakeCourses()).run_until_idle()
     found = await find(job.key)
-    assert found.status is Status.FAILED
+    assert (found.status, found.unfinished) == (Status.FAILED, False)
     assert found.error is not None
     assert (found.error.code, found.fence) == (code, fence)
     assert await stored(store, job) == found
@@ -194,22 +260,18 @@ async def test_a_job_that_fails_says_why(
 
 async def test_a_child_that_hangs_is_killed(enqueue: Enqueue, find: Find, build: Build) -> None:
     job = await enqueue("hang")
-    pipeline = FakePipeline()
-    await build(pipeline, stall_s=1.5, max_attempts=1).run_until_idle()
+    courses = FakeCourses()
+    await build(courses, stall_s=1.5, max_attempts=1).run_until_idle()
     error = (await find(job.key)).error
     assert error is not None
     assert error.code in ("trainer_stalled", "stalled")  # both look at the same silence
-    [pid] = pipeline.pids
+    [pid] = courses.pids
     assert_ended(pid)
 
 
-async def test_a_pipeline_that_hangs_loses_its_job(enqueue: Enqueue, find: Find, build: Build) -> None:
-    class Hanging(FakePipeline):
-        async def __call__(self, *_: Any, **__: Any) -> None:
-            await asyncio.Event().wait()
-
-    job = await enqueue()
-    await build(Hanging(), stall_s=1.5, max_attempts=1).run_until_idle()
+async def test_a_course_that_hangs_loses_its_job(enqueue: Enqueue, find: Find, build: Build) -> None:
+    job = await enqueue("gate")
+    await build(FakeCourses(), stall_s=1.5, max_attempts=1).run_until_idle()
     error = (await find(job.key)).error
     assert error is not None
     assert error.code == "stalled"
@@ -218,7 +280,7 @@ async def test_a_pipeline_that_hangs_loses_its_job(enqueue: Enqueue, find: Find,
 async def test_a_job_without_its_text_fails(store: LocalStore, enqueue: Enqueue, find: Find, build: Build) -> None:
     job = await enqueue()
     await obstore.delete_async(store, text_path(job.key))
-    await build(FakePipeline()).run_until_idle()
+    await build(FakeCourses()).run_until_idle()
     error = (await find(job.key)).error
     assert error is not None
     assert error.code == "text_missing"
@@ -226,7 +288,7 @@ async def test_a_job_without_its_text_fails(store: LocalStore, enqueue: Enqueue,
 
 async def test_a_recipe_unknown_here_fails(enqueue: Enqueue, find: Find, build: Build) -> None:
     job = await enqueue(recipe="of a newer server")
-    await build(FakePipeline()).run_until_idle()
+    await build(FakeCourses()).run_until_idle()
     error = (await find(job.key)).error
     assert error is not None
     assert error.code == "unknown_recipe"
@@ -237,15 +299,13 @@ async def test_a_job_that_ended_its_workers_is_given_up(
 ) -> None:
     job = await enqueue()
     for name in ("first", "second"):
-        assert await Queue(redis, name, 60).claim()
-        [entry] = await redis.xpending_range(JOBS_STREAM, JOBS_GROUP, "-", "+", 1)
-        await redis.xclaim(JOBS_STREAM, JOBS_GROUP, name, 0, [entry["message_id"]], idle=99_000, justid=True)
-    pipeline = FakePipeline()
-    await build(pipeline).run_until_idle()
+        await die_with(redis, name)
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
     error = (await find(job.key)).error
     assert error is not None
     assert error.code == "too_many_attempts"
-    assert pipeline.pids == []
+    assert courses.pids == []
     assert await redis.xlen(DEAD_STREAM) == 1
 
 
@@ -254,15 +314,15 @@ async def test_a_cancelled_jobs_child_is_killed(
     redis: Redis, enqueue: Enqueue, find: Find, build: Build, how: str
 ) -> None:
     job = await enqueue("hang")
-    pipeline = FakePipeline()
-    idle = asyncio.create_task(build(pipeline).run_until_idle())
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses).run_until_idle())
     await until(redis, find, job.key, phase="train")
     if how == "cancelled":
-        await redis.hset(job_redis_key(job.key), "status", json.dumps("cancelled"))
+        await redis.hset(job_redis_key(job.key), mapping={"status": json.dumps("cancelled"), "unfinished": "false"})
     else:
         await redis.delete(job_redis_key(job.key))
     await idle  # the child hangs for ever: only the cancel ends this
-    [pid] = pipeline.pids
+    [pid] = courses.pids
     assert_ended(pid)
     assert await redis.xlen(JOBS_STREAM) == 0
     if how == "cancelled":
@@ -273,12 +333,12 @@ async def test_a_cancelled_jobs_child_is_killed(
 
 async def test_a_worker_that_lost_its_lease_lets_go(redis: Redis, enqueue: Enqueue, find: Find, build: Build) -> None:
     job = await enqueue("hang")
-    pipeline = FakePipeline()
-    idle = asyncio.create_task(build(pipeline, lease_s=60).run_until_idle())
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses, lease_s=60).run_until_idle())
     await until(redis, find, job.key, phase="train")
     await redis.hset(job_redis_key(job.key), "fence", "9")  # as if another worker had claimed it
     await idle
-    [pid] = pipeline.pids
+    [pid] = courses.pids
     assert_ended(pid)
     found = await find(job.key)
     assert (found.status, found.fence) == (Status.TRAINING, 9)
@@ -287,10 +347,10 @@ async def test_a_worker_that_lost_its_lease_lets_go(redis: Redis, enqueue: Enque
 
 async def test_a_worker_that_stops_hands_its_job_back(redis: Redis, enqueue: Enqueue, find: Find, build: Build) -> None:
     job = await enqueue("hang")
-    pipeline = FakePipeline()
-    async with working(build(pipeline, lease_s=60), asyncio.Event()):
+    courses = FakeCourses()
+    async with working(build(courses, lease_s=60), asyncio.Event()):
         await until(redis, find, job.key, phase="train")
-    [pid] = pipeline.pids
+    [pid] = courses.pids
     assert_ended(pid)
     assert (await find(job.key)).status is Status.QUEUED
     again = await Queue(redis, "other", 60).claim()
@@ -308,14 +368,14 @@ if not os.path.exists({str(tmp_path / "mark")!r}):
     sys.exit(1)
 {CHILD}"""
     job = await enqueue()
-    async with working(build(FakePipeline(), argv=(sys.executable, "-S", "-c", broken_once)), asyncio.Event()):
+    async with working(build(FakeCourses(), argv=(sys.executable, "-S", "-c", broken_once)), asyncio.Event()):
         await until(redis, find, job.key, phase="publish", status=Status.READY)
     found = await find(job.key)
     assert (found.status, found.fence) == (Status.READY, 1)
 
 
 async def test_an_idle_worker_stops_at_once(build: Build) -> None:
-    async with asyncio.timeout(5), working(build(FakePipeline()), asyncio.Event()):
+    async with asyncio.timeout(5), working(build(FakeCourses()), asyncio.Event()):
         pass
 
 
@@ -326,7 +386,7 @@ async def test_a_worker_outlives_its_redis(build: Build) -> None:
     url, port = server.connection_url, server.port
     async with (
         Redis.from_url(url, retry=Retry(ConstantBackoff(0.02), -1)) as own,
-        working(build(FakePipeline(), redis=own), asyncio.Event()),
+        working(build(FakeCourses(), redis=own), asyncio.Event()),
     ):
         await seen(own)
         await asyncio.to_thread(server.terminate)
@@ -342,21 +402,278 @@ async def seen(redis: Redis) -> None:
         pass
 
 
-async def test_a_swallowed_cancellation_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "CANCEL_AGAIN_S", 0.01)
-    swallowed = asyncio.Event()
+def versions(job: JobRecord) -> list[tuple[int, str]]:
+    return [(adapter.version, adapter.recipe) for adapter in job.adapters]
 
-    async def swallows_one() -> str:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            swallowed.set()
-        await asyncio.Event().wait()
-        return "never"
 
-    async def ends() -> str:
-        await asyncio.sleep(0)
-        return "first"
+async def speeds(redis: Redis, recipe: str) -> list[Speed]:
+    found: Any = await redis.lrange(speeds_redis_key(recipe), 0, -1)
+    return [Speed.from_json(item) for item in found]
 
-    assert await worker_module._first(swallows_one(), ends()) == "first"
-    assert swallowed.is_set()
+
+BOTH = [(1, "fast"), (2, "balanced")]
+DRAFT = AdapterRecord("a" * 32 + "-" + "0" * 12, 1, "tiny", "fast", 16, 1, 0.0)  # of the default job
+
+
+async def test_a_job_gets_its_versions_one_after_the_other(
+    redis: Redis, store: LocalStore, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue("träin", recipe="balanced")
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
+    assert courses.begun == [("a", "fast", Status.TRAINING), ("a", "balanced", Status.READY)]
+    found = await find(job.key)
+    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, BOTH)
+    assert await stored(store, job) == found
+    assert (courses.made, len(set(courses.pids))) == (1, 1)  # one course, not trained from the start twice
+    assert (await redis.xlen(JOBS_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
+    (fast,), (balanced,) = await speeds(redis, "fast"), await speeds(redis, "balanced")
+    assert fast.text_bytes == balanced.text_bytes == 6
+    assert 0 < fast.seconds < balanced.seconds
+
+
+async def test_every_first_version_comes_before_any_refinement(enqueue: Enqueue, find: Find, build: Build) -> None:
+    jobs = [await enqueue(recipe="balanced", key=digit * 32) for digit in "lkjihgfedcba"]
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
+    first_versions, refinements = courses.begun[:12], courses.begun[12:]
+    assert first_versions == [(digit, "fast", Status.TRAINING) for digit in "lkjihgfedcba"]
+    assert [job for job, stage, _ in refinements if stage == "balanced"] == list("lkjihgfedcba")
+    assert [versions(await find(job.key)) for job in jobs] == [BOTH] * 12
+    forgotten = [job for job, stage, _ in refinements if stage == "fast"]  # trained again, published once
+    assert forgotten == list("lkji")
+    assert courses.made == 12 + len(forgotten)
+
+
+@pytest.mark.parametrize(("order", "children"), [("wait", 1), ("hang", 2)])
+async def test_a_refinement_gives_way_to_a_job_without_a_version(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, order: str, children: int
+) -> None:
+    """A child that does not come to rest is killed, and what it held trained again."""
+    refined = await enqueue(f"train {order}", recipe="balanced")
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses, max_attempts=1).run_until_idle())
+    await until(redis, find, refined.key, phase="refine", status=Status.READY)
+    other = await enqueue(key="b" * 32)
+    await until(redis, find, other.key, phase="publish", status=Status.READY)
+    between = await find(refined.key)
+    assert (versions(between), between.status) == ([(1, "fast")], Status.READY)
+    await idle
+    found = await find(refined.key)
+    assert (found.status, found.error, versions(found)) == (Status.READY, None, BOTH)  # no attempt was counted
+    assert len(set(courses.pids)) == children
+    assert courses.made == 1 + children
+    assert len(await speeds(redis, "fast")) == 2
+    # An interrupted course's time says nothing; one that began anew, with another child, was not interrupted.
+    assert len(await speeds(redis, "balanced")) == children - 1
+
+
+async def test_a_course_that_the_child_lost_begins_anew(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue(recipe="balanced")
+    await enqueue(key="b" * 32)
+    courses = FakeCourses(1)
+    await build(courses).run_until_idle()
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["fast", "fast", "balanced"]
+    assert courses.made == 3  # one for `a`, whose course was put aside when an attempt at `b` killed the child
+    assert versions(await find(job.key)) == BOTH
+    assert await speeds(redis, "balanced") == []  # trained from the start a second time
+
+
+async def test_a_dead_workers_refinement_is_taken_over(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue(stream=REFINE_STREAM, status=Status.READY, recipe="balanced", adapters=(DRAFT,))
+    await die_with(redis, "first")
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
+    found = await find(job.key)
+    assert (versions(found), found.adapters[0], found.fence) == (BOTH, DRAFT, 2)
+    assert courses.begun == [("a", "fast", Status.READY), ("a", "balanced", Status.READY)]
+
+
+async def test_a_refinement_that_ended_its_workers_is_given_up(
+    redis: Redis, store: LocalStore, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue(stream=REFINE_STREAM, status=Status.READY, recipe="balanced", adapters=(DRAFT,))
+    for name in ("first", "second"):
+        await die_with(redis, name)
+    await build(FakeCourses()).run_until_idle()
+    found = await find(job.key)
+    assert (found.status, found.unfinished, found.adapters) == (Status.READY, False, (DRAFT,))
+    assert found.error is not None
+    assert found.error.code == "too_many_attempts"
+    assert await stored(store, job) == found
+    assert await redis.xlen(DEAD_STREAM) == 1
+
+
+async def test_a_refinement_that_fails_leaves_its_version(
+    redis: Redis, store: LocalStore, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue("train die", recipe="balanced")
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
+    found = await find(job.key)
+    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "fast")])
+    assert found.error is not None
+    assert (found.error.code, found.fence) == ("trainer_died", 3)  # one claim for the first version, two attempts
+    assert found.timeline.seconds(Phase.REFINE) is not None
+    assert await stored(store, job) == found
+    assert (await redis.xlen(DEAD_STREAM), await redis.xlen(REFINE_STREAM)) == (1, 0)
+
+
+async def test_a_refinement_is_tried_again(redis: Redis, enqueue: Enqueue, find: Find, build: Build) -> None:
+    job = await enqueue(recipe="balanced")
+    courses = FakeCourses(1)
+    await build(courses).run_until_idle()
+    found = await find(job.key)
+    assert (versions(found), found.error, found.fence) == (BOTH, None, 3)
+    assert [stage for _, stage, _ in courses.begun] == ["fast", "balanced", "fast", "balanced"]
+    assert len(await speeds(redis, "balanced")) == 1  # of the attempt that went through
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deleted"])
+async def test_a_cancelled_refinements_child_is_killed(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, how: str
+) -> None:
+    job = await enqueue("train hang", recipe="balanced")
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses).run_until_idle())
+    await until(redis, find, job.key, phase="refine", status=Status.READY)
+    if how == "cancelled":
+        await redis.hset(job_redis_key(job.key), "unfinished", "false")
+    else:
+        await redis.delete(job_redis_key(job.key))
+    await idle
+    assert_ended(courses.pids[-1])
+    assert await redis.xlen(REFINE_STREAM) == 0
+    if how == "cancelled":
+        found = await find(job.key)
+        assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "fast")])
+    else:
+        assert not await redis.exists(job_redis_key(job.key))
+
+
+async def test_a_worker_that_lost_a_refinement_lets_go(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue("train hang", recipe="balanced")
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses, lease_s=60).run_until_idle())
+    await until(redis, find, job.key, phase="refine", status=Status.READY)
+    await redis.hset(job_redis_key(job.key), "fence", "9")
+    await idle
+    assert_ended(courses.pids[-1])
+    found = await find(job.key)
+    assert (found.unfinished, found.fence, versions(found)) == (True, 9, [(1, "fast")])
+    assert await redis.xlen(REFINE_STREAM) == 1
+
+
+async def test_a_worker_that_stops_hands_its_refinement_back(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue("train hang", recipe="balanced")
+    async with working(build(FakeCourses(), lease_s=60), asyncio.Event()):
+        await until(redis, find, job.key, phase="refine", status=Status.READY)
+    assert (await find(job.key)).status is Status.READY
+    again = await Queue(redis, "other", 60).claim()
+    assert again is not None
+    assert (again.attempt, again.is_refinement) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("had", "begun", "expected"),
+    [
+        ("fast", ["fast", "balanced"], [(1, "fast"), (2, "balanced")]),
+        ("paper", ["fast", "balanced"], [(1, "paper"), (2, "fast"), (3, "balanced")]),
+    ],
+)
+async def test_a_recipe_that_a_question_asks_for_is_trained(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, had: str, begun: list[str], expected: list[Any]
+) -> None:
+    adapters = (replace(DRAFT, recipe=had),)
+    job = await enqueue(status=Status.READY, recipe="balanced", adapters=adapters)
+    courses = FakeCourses()
+    await build(courses).run_until_idle()
+    found = await find(job.key)
+    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, expected)
+    assert courses.begun == [("a", stage, Status.READY) for stage in begun]  # its versions answer all the while
+    assert Phase.PUBLISH not in found.timeline.spans
+    assert found.timeline.seconds(Phase.REFINE) is not None
+
+
+async def test_a_document_deleted_and_uploaded_again_gets_its_first_version_first(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue(recipe="balanced")
+    other = await enqueue("gate", key="b" * 32)
+    courses = FakeCourses()
+    async with working(build(courses), asyncio.Event()):
+        await until(redis, find, other.key, phase="queue")  # the course of the first one is put aside
+        await redis.delete(job_redis_key(job.key))
+        await enqueue(recipe="balanced", fence=1000)
+        courses.gate.set()
+        await until_finished(redis, find, job.key)
+    assert versions(await find(job.key)) == BOTH
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["fast", "fast", "balanced"]
+
+
+async def test_a_version_stands_where_its_record_could_not_be_stored(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, tmp_path: Path
+) -> None:
+    job = await enqueue()
+    (tmp_path / "store" / job_path(job.key) / "in the way").mkdir(parents=True)
+    await build(FakeCourses(), max_attempts=1).run_until_idle()
+    found = await find(job.key)
+    assert (found.status, found.error) == (Status.READY, None)
+
+
+async def test_a_claim_made_while_its_look_is_cancelled_is_not_lost(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build
+) -> None:
+    job = await enqueue()
+    worker = build(FakeCourses(), lease_s=60)
+    look = asyncio.create_task(worker._look((JOBS_STREAM,)))
+    await asyncio.sleep(0)
+    look.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await look
+    assert (await find(job.key)).status is Status.TRAINING
+    stop = asyncio.Event()
+    stop.set()
+    await worker.run(stop)  # hands back what it has
+    again = await Queue(redis, "other", 60).claim()
+    assert again is not None
+    assert again.attempt == 1
+
+
+async def test_versions_and_failures_are_traced(enqueue: Enqueue, build: Build) -> None:
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    exporter = InMemorySpanExporter()
+    traces = Traces(exporter, "w")
+    await enqueue("train", recipe="balanced", traceparent=traceparent)
+    await enqueue("refuse", key="b" * 32, traceparent=traceparent)
+    await build(FakeCourses(), traces=traces).run_until_idle()
+    await traces.close()
+    told = [(span.name, (span.attributes or {})["lift.job.key"]) for span in exporter.get_finished_spans()]
+    first, failed = "a" * 32, "b" * 32
+    assert sorted(told) == [("publish", first), ("queue", first), ("queue", failed), ("refine", first)]
+    errors = {(span.attributes or {}).get("error.type") for span in exporter.get_finished_spans()}
+    assert errors == {None, "no_tasks"}
+
+
+async def until_finished(redis: Redis, find: Find, key: str) -> None:
+    async with redis.pubsub() as changes:
+        await changes.subscribe(CHANGED_CHANNEL)
+        while (await find(key)).unfinished:
+            await changes.get_message(timeout=5)
+
+
+async def die_with(redis: Redis, name: str) -> None:
+    """A worker takes the next job and is never heard of again."""
+    claim = await Queue(redis, name, 60).claim()
+    assert claim
+    stream = REFINE_STREAM if claim.is_refinement else JOBS_STREAM
+    [entry] = await redis.xpending_range(stream, JOBS_GROUP, "-", "+", 1)
+    await redis.xclaim(stream, JOBS_GROUP, name, 0, [entry["message_id"]], idle=99_000, justid=True)

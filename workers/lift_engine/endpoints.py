@@ -45,8 +45,9 @@ class LiftEndpoints:
 
 @router.get(ENGINE_ADAPTERS_ROUTE)
 async def list_adapters(request: Request) -> JSONResponse:
-    states = _hot_loader(request).states()
-    return JSONResponse({"adapters": [{"adapter_id": name, "state": state} for name, state in states.items()]})
+    loader = _hot_loader(request)
+    adapters = [{"adapter_id": name, "state": state} for name, state in loader.states().items()]
+    return JSONResponse({"adapters": adapters, "max_loras": loader.max_loras})
 
 
 @router.post(ENGINE_ADAPTERS_ROUTE + "/{adapter_id}")

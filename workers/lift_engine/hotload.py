@@ -47,7 +47,7 @@ class Residency:
     """
 
     def __init__(self, max_loras: int, max_cpu_loras: int) -> None:
-        self._max_loras, self._max_cpu_loras = max_loras, max_cpu_loras
+        self.max_loras, self._max_cpu_loras = max_loras, max_cpu_loras
         self._oldest_first: dict[str, None] = {}
 
     def touch(self, adapter_id: str) -> None:
@@ -63,7 +63,7 @@ class Residency:
         """Newest first; what is not in it left vLLM's memory, or was never there."""
         newest_first = enumerate(reversed(self._oldest_first))
         return {
-            adapter_id: AdapterState.RESIDENT if age < self._max_loras else AdapterState.HOST
+            adapter_id: AdapterState.RESIDENT if age < self.max_loras else AdapterState.HOST
             for age, adapter_id in newest_first
         }
 
@@ -73,6 +73,10 @@ class HotLoader:
 
     def __init__(self, folder: AdapterFolder, models: ServingModels, engine: LoraEngine, residency: Residency) -> None:
         self._folder, self._models, self._engine, self._residency = folder, models, engine, residency
+
+    @property
+    def max_loras(self) -> int:
+        return self._residency.max_loras
 
     async def load(self, adapter_id: str) -> Loaded:
         """Make the adapter ready to be asked. AdapterError where it cannot be.

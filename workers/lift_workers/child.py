@@ -1,8 +1,9 @@
 """The training child: `python -m lift_workers.child`, the only process of a worker that holds the model.
 
-In: JSON lines on stdin, `begin` (title, recipe, folder), `task` (question, answer) and `end`. Out: JSON lines on
-stdout, `ready`, `started` (the first tasks are there), `progress` (steps, loss, tokens, examples) and `done`
-once the adapter lies in the folder. Training starts while tasks are still being written. Ends with stdin.
+In: JSON lines on stdin. `begin` (session, title) a document, or take it up again; `stage` (recipe, examples expected an
+epoch), its `task`s (question, answer) and `end`; `export` (folder); then the next stage, `suspend` or `finish`. Out:
+JSON lines on stdout: `ready`, `begun` (resumed or not), `started` (the first tasks are there), `progress` (steps, loss,
+tokens, examples), `trained`, `exported`, `suspended`. Training starts while tasks are still written. Ends with stdin.
 """
 
 from __future__ import annotations
@@ -12,23 +13,22 @@ import json
 import logging
 import os
 import queue
-import random
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lift_config.recipe import Recipe
+from lift_config.machine import cpu_dtype
 from lift_config.settings import Settings
-from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
-from lift_workers.train import WarmTrainer
+from lift_workers.session import Inbox, Message, Session
+from lift_workers.train import Snapshot, WarmTrainer
 
-Message = dict[str, Any]
-logger = logging.getLogger(__name__)
+KEPT_ASIDE = 8  # documents put aside; three times an adapter's size each, and their examples
+GPU_STEP_TOKENS = 2048  # below it a step of an 8B model waits for launches (lift-facts.md, 3); not yet measured here
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -40,13 +40,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings()
     trainer = load(settings)
-    inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
-    _say(events, event="ready")
-    while (message := inbox.get()) is not None:
-        if message["op"] == "begin":
-            for event in train_document(trainer, message, inbox):
-                _say(events, **event)
+    _say(events, {"event": "ready"})
+    for event in serve(trainer, inbox, min_step_tokens(settings, trainer.device)):
+        _say(events, event)
 
 
 def load(settings: Settings) -> WarmTrainer:
@@ -54,79 +52,54 @@ def load(settings: Settings) -> WarmTrainer:
     cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
     if cuda:
         torch.cuda.set_per_process_memory_fraction(settings.worker.gpu_memory_fraction)
+    dtype = torch.bfloat16 if cuda or cpu_dtype(settings) == "bfloat16" else torch.float32
     revision = None if settings.base_model_is_folder else settings.base_revision
-    return WarmTrainer(settings.base_model, revision=revision, device="cuda" if cuda else "cpu")
+    return WarmTrainer(settings.base_model, revision=revision, device="cuda" if cuda else "cpu", dtype=dtype)
 
 
-def train_document(trainer: WarmTrainer, begin: Message, inbox: queue.SimpleQueue[Message | None]) -> Iterator[Message]:
-    """Train on the tasks as they arrive, then the recipe's other epochs over all of them; events as it goes."""
-    recipe = Recipe(**begin["recipe"])
-    encoder, title = Encoder(trainer.tokenizer), begin["title"]
-    trainer.begin(recipe)
-    steps = tokens = trained = 0
-    examples: list[TrainingExample] = []
-    for batch, total in _batches(_arriving(encoder, title, inbox, examples), examples, recipe):
-        if not steps:
-            yield {"event": "started"}
-        result = trainer.step(pack(batch, trainer.device), total)
-        steps, tokens, trained = steps + 1, tokens + result.tokens, trained + len(batch)
-        yield {"event": "progress", "steps": steps, "loss": result.loss, "tokens": tokens, "examples": trained}
-    trainer.export(Path(begin["folder"]))
-    yield {"event": "done", "steps": steps, "tokens": tokens, "examples": trained}
+def min_step_tokens(settings: Settings, device: torch.device) -> int:
+    """What a step should have at least: on a GPU smaller ones wait for launches, on a CPU tokens cost the same."""
+    return settings.worker.min_tokens_per_step or (GPU_STEP_TOKENS if device.type == "cuda" else 1)
 
 
-def _arriving(
-    encoder: Encoder, title: str | None, inbox: queue.SimpleQueue[Message | None], seen: list[TrainingExample]
-) -> Iterator[TrainingExample]:
-    """Examples of the tasks in the order they come, also kept in `seen`; ends at `end`."""
-    while (message := inbox.get()) is not None and message["op"] == "task":
-        example = encoder.encode(message["question"], message["answer"], title)
-        seen.append(example)
-        yield example
-    if message is None:
-        raise SystemExit("the supervisor is gone")
+@dataclass(frozen=True)
+class _Aside:
+    """A document put aside: its session, stopped between two steps, and the trainer's part of it."""
+
+    session: Session
+    events: Iterator[Message]
+    snapshot: Snapshot | None
 
 
-def _batches(
-    arriving: Iterator[TrainingExample], seen: list[TrainingExample], recipe: Recipe
-) -> Iterator[tuple[Sequence[TrainingExample], int | None]]:
-    """Steps with the number of steps in all, None while tasks still arrive."""
-    first = 0
-    for batch in _filled(arriving, recipe.tokens_per_step):
-        first += 1
-        yield batch, None
-    shuffle = random.Random(recipe.seed)
-    later = [
-        batch
-        for _ in range(recipe.epochs - 1)
-        for batch in _filled(shuffle.sample(seen, len(seen)), recipe.tokens_per_step)
-    ]
-    for batch in later:
-        yield batch, first + len(later)
+def serve(trainer: WarmTrainer, inbox: Inbox, step_tokens: int) -> Iterator[Message]:
+    """The events of all documents, until the inbox ends. One put aside waits in memory for its next `begin`."""
+    aside: dict[str, _Aside] = {}
+    while (begin := inbox.get()) is not None:
+        if begin["op"] != "begin":
+            raise ValueError(f"{begin['op']!r} outside a document")
+        known = aside.pop(begin["session"], None)
+        if known and known.snapshot:
+            trainer.restore(known.snapshot)
+        session = known.session if known else Session(trainer, begin["title"], inbox, step_tokens)
+        events = known.events if known else session.run()
+        yield {"event": "begun", "resumed": known is not None}
+        for event in events:
+            if event["event"] == "suspended":
+                aside[begin["session"]] = _Aside(session, events, trainer.snapshot() if session.is_begun else None)
+                if len(aside) > KEPT_ASIDE:
+                    del aside[next(iter(aside))]
+                yield event
+                break
+            yield event
 
 
-def _filled(examples: Iterable[TrainingExample], tokens_per_step: int) -> Iterator[list[TrainingExample]]:
-    """Batches of `tokens_per_step` computed tokens or a little more; the last one of what is left."""
-    batch: list[TrainingExample] = []
-    size = 0
-    for example in examples:
-        batch.append(example)
-        shared = shared_prefix([other.prompt for other in batch[:2]]) if len(batch) > 1 else 0
-        size += example.size_tokens - shared
-        if size >= tokens_per_step:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _read(lines: Iterable[str], inbox: queue.SimpleQueue[Message | None]) -> None:
+def _read(lines: Iterable[str], inbox: Inbox) -> None:
     for line in lines:
         inbox.put(json.loads(line))
     inbox.put(None)
 
 
-def _say(events: Any, **event: Any) -> None:
+def _say(events: Any, event: Message) -> None:
     events.write(json.dumps(event) + "\n")
 
 

@@ -1,13 +1,14 @@
 """Encode: synthetic tasks → training examples → packs of one optimizer step each.
 
-In: questions and answers with the document's title. Out: tokens, labels and the attention mask of a pack. A
-pack lays its examples side by side without padding; the tokens all their prompts begin with (the framing) are
-there once and every example attends to them: the same mathematics as a batch of separate rows, since
-attention and position ids are those of each example alone.
+In: questions and answers with the document's title. Out: tokens, labels and the tree of a pack. A pack lays
+its examples side by side without padding; the tokens all their prompts begin with (the framing) are there once and
+every example attends to them: the same mathematics as a batch of separate rows, since attention and position ids
+are those of each example alone.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,15 @@ from typing import Any
 import torch
 
 from lift_config.prompts import frame
+from lift_workers.tree import Tree, tree
 
 
 @dataclass(frozen=True)
 class TrainingExample:
     """A synthetic task as tokens: the framed question as the engine will see it, and what must follow."""
 
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
+    prompt: array[int]
+    answer: array[int]
 
     @property
     def size_tokens(self) -> int:
@@ -34,12 +36,12 @@ class Pack:
     """One optimizer step's input. T computed tokens, A answer tokens.
 
     `rows_A` are the positions whose next token is an answer token, `labels_A` those tokens; logits are
-    needed nowhere else. `mask_TT` is True where the row may attend to the column.
+    needed nowhere else.
     """
 
     input_ids_T: torch.Tensor
     position_ids_T: torch.Tensor
-    mask_TT: torch.Tensor
+    tree: Tree
     rows_A: torch.Tensor
     labels_A: torch.Tensor
 
@@ -66,8 +68,9 @@ class Encoder:
         )
         return str(rendered)
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _tokens(self, text: str) -> array[int]:
+        """Compact: a long document has millions of them."""
+        return array("i", self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def pack(examples: Sequence[TrainingExample], device: torch.device | str = "cpu") -> Pack:
@@ -79,18 +82,15 @@ def pack(examples: Sequence[TrainingExample], device: torch.device | str = "cpu"
     positions = list(range(shared))
     rows: list[int] = []
     labels: list[int] = []
-    branch = [0] * shared  # 0: the shared prefix; i: the i-th example
-    for number, example in enumerate(examples, 1):
-        start = len(ids)
+    for example in examples:
         ids += example.prompt[shared:] + example.answer
         positions += range(shared, example.size_tokens)
-        branch += [number] * (len(ids) - start)
         rows += range(len(ids) - len(example.answer) - 1, len(ids) - 1)
         labels += example.answer
     return Pack(
         input_ids_T=torch.tensor(ids, device=device),
         position_ids_T=torch.tensor(positions, device=device),
-        mask_TT=_tree_mask(torch.tensor(branch, device=device)),
+        tree=tree(shared, [example.size_tokens - shared for example in examples], device),
         rows_A=torch.tensor(rows, device=device),
         labels_A=torch.tensor(labels, device=device),
     )
@@ -104,10 +104,3 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
         if any(prompt[i] != first[i] for prompt in prompts):
             return i
     return limit
-
-
-def _tree_mask(branch_T: torch.Tensor) -> torch.Tensor:
-    """Causal within a branch, and every branch sees the shared prefix (branch 0)."""
-    same = branch_T[:, None] == branch_T[None, :]
-    causal = torch.ones_like(same).tril()
-    return (same | (branch_T == 0)[None, :]) & causal

@@ -1,8 +1,8 @@
 """The queue's consuming half, on Redis Streams: claim one job, keep its lease, write what becomes of it.
 
-In: entries of JOBS_STREAM, each naming a job's HASH. Out: changed HASHes, each change announced on
-CHANGED_CHANNEL. The HASH is the truth and the entry only wakes a worker, so a duplicate entry is harmless. Every
-write is fenced: it happens only while the job is `training` under this claim's own `fence`.
+In: entries of JOBS_STREAM and, behind them, of REFINE_STREAM, each naming a job's HASH. Out: changed HASHes, each
+change announced on CHANGED_CHANNEL. The HASH is the truth and an entry only wakes a worker, so a duplicate entry is
+harmless. Every write is fenced: it happens only while this claim's own `fence` stands and the job is `unfinished`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -23,21 +23,27 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_GROUP,
     JOBS_STREAM,
+    REFINE_STREAM,
+    SPEEDS_KEPT,
     WORKER_PREFIX,
     Failure,
     JobRecord,
     Progress,
+    Speed,
     Status,
     job_lease_redis_key,
     job_redis_key,
+    speeds_redis_key,
 )
-from lift_config.phases import Phase
+from lift_workers.fence import begun, check, claimable, gives_way, lease_of
+from lift_workers.race import ended
 
 Report = Callable[[JobRecord], Awaitable[None]]
-"""Takes a job with newer `progress`, `timeline` or `tokens`; whatever else it carries is not written."""
+"""Takes a job with newer values of REPORTED; whatever else it carries is not written."""
 
-REPORTED = ("progress", "timeline", "tokens")
-FINISHED = (*REPORTED, "status", "adapters", "error")
+STREAMS = (JOBS_STREAM, REFINE_STREAM)  # in the order they are worked off
+REPORTED = ("progress", "timeline", "tokens", "synthesis")
+FINISHED = (*REPORTED, "status", "unfinished", "adapters", "error")
 DEAD_LETTERS = 1000
 
 logger = logging.getLogger(__name__)
@@ -52,67 +58,103 @@ class JobFailed(Exception):
         self.retry = retry
 
 
-class LeaseLost(Exception):
-    """The job is no longer this claim's: another worker has it, or it was queued anew."""
-
-
-class JobCancelled(Exception):
-    """The job was cancelled, or deleted with its last document."""
-
-
 class Queue:
-    """The stream of jobs as one worker sees it. `name` must be this worker's alone."""
+    """The streams of jobs as one worker sees them. `name` must be this worker's alone."""
 
     def __init__(self, redis: Redis, name: str, lease_s: float) -> None:
         self.redis = redis
         self.name = name
         self.lease_ms = int(lease_s * 1000)
+        self._newest: Any = "0-0"  # entry of JOBS_STREAM, when it was last looked at
+        self._reading: asyncio.Future[Any] | None = None
 
-    async def claim(self, block_s: float | None = None) -> Claim | None:
-        """The next job, an abandoned one first; None where none came within `block_s` or the entry was stale."""
-        await self.redis.set(WORKER_PREFIX + self.name, "", px=self.lease_ms)
+    async def claim(self, streams: Sequence[str] = STREAMS) -> Claim | None:
+        """The next job of the first of `streams` that has one, an abandoned one first; None where none waits."""
+        if REFINE_STREAM in streams:  # else a refinement is at work, whose heartbeat says so
+            await self.redis.set(WORKER_PREFIX + self.name, "", px=self.lease_ms)
         try:
-            entry = await self._abandoned() or await self._next(block_s)
+            while found := await self._entry(streams):
+                if claim := await self._begin(*found):
+                    return claim
         except ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
-            await self.redis.xgroup_create(JOBS_STREAM, JOBS_GROUP, id="0", mkstream=True)
-            return await self.claim(block_s)
-        return await self._begin(*entry) if entry else None
+            await self._create_groups()
+            return await self.claim(streams)
+        return None
 
-    async def _abandoned(self) -> tuple[str, str] | None:
-        """An entry whose worker has been silent for a lease."""
+    async def wait(self, block_s: float) -> None:
+        """Until JOBS_STREAM gets an entry that the last claim() did not see, or `block_s` are over, or a little sooner.
+
+        It takes nothing: an entry read on behalf of nobody would wait for a whole lease. Where it is cancelled its
+        read goes on, for the next wait(): a read that is broken off costs its connection, and redis-py, in Python
+        3.11, may swallow the cancellation.
+        """
+        if self._reading is None or self._reading.done():
+            read = self.redis.xread({JOBS_STREAM: self._newest}, count=1, block=max(1, int(block_s * 1000)))
+            self._reading = asyncio.ensure_future(read)
+        await asyncio.shield(self._reading)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            await ended(self._reading)
+
+    async def note_speed(self, recipe: str, speed: Speed) -> None:
+        """For the server, which estimates from the newest ones how long a document takes."""
+        async with self.redis.pipeline() as pipe:
+            pipe.lpush(speeds_redis_key(recipe), speed.to_json())
+            pipe.ltrim(speeds_redis_key(recipe), 0, SPEEDS_KEPT - 1)
+            await pipe.execute()
+
+    async def _entry(self, streams: Sequence[str]) -> tuple[str, str, str] | None:
+        """A stream, its entry and the job it names."""
+        newest: Any = await self.redis.xrevrange(JOBS_STREAM, count=1)
+        self._newest = newest[0][0] if newest else "0-0"
+        for stream in streams:
+            if found := await self._abandoned(stream) or await self._next(stream):
+                return stream, *found
+        return None
+
+    async def _abandoned(self, stream: str) -> tuple[str, str] | None:
+        """An entry whose worker has been silent for a lease, or let go of it."""
         cursor = "0-0"
         while True:
             cursor, entries, *_ = await self.redis.xautoclaim(
-                JOBS_STREAM, JOBS_GROUP, self.name, self.lease_ms, start_id=cursor, count=1
+                stream, JOBS_GROUP, self.name, self.lease_ms, start_id=cursor, count=1
             )
             if entries and entries[0][0]:  # Redis 6.2 answers nil for an entry that was deleted
                 return _decoded(*entries[0])
             if cursor == b"0-0":
                 return None
 
-    async def _next(self, block_s: float | None) -> tuple[str, str] | None:
+    async def _next(self, stream: str) -> tuple[str, str] | None:
         """An entry nobody has had yet."""
-        block_ms = None if block_s is None else max(1, int(block_s * 1000))  # 0 would wait for ever
-        streams: Any = await self.redis.xreadgroup(JOBS_GROUP, self.name, {JOBS_STREAM: ">"}, count=1, block=block_ms)
+        streams: Any = await self.redis.xreadgroup(JOBS_GROUP, self.name, {stream: ">"}, count=1)
         return _decoded(*streams[0][1][0]) if streams else None
 
-    async def _begin(self, entry: str, key: str) -> Claim | None:
+    async def _create_groups(self) -> None:
+        for stream in STREAMS:
+            try:
+                await self.redis.xgroup_create(stream, JOBS_GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):  # it is there
+                    raise
+
+    async def _begin(self, stream: str, entry: str, key: str) -> Claim | None:
         """Take the job `entry` names; drop the entry where there is nothing to train."""
 
         async def take(pipe: Pipeline) -> JobRecord | None:
             fields: Any = await pipe.hgetall(job_redis_key(key))
             lease: Any = await pipe.get(job_lease_redis_key(key))
             pipe.multi()  # type: ignore[no-untyped-call]
-            job = _claimable(fields, is_held_elsewhere=lease is not None and lease.decode() != entry)
+            job = claimable(fields, is_held=lease is not None and not gives_way(lease.decode(), stream, entry))
             if job is None:
-                pipe.xack(JOBS_STREAM, JOBS_GROUP, entry)
-                pipe.xdel(JOBS_STREAM, entry)
+                pipe.xack(stream, JOBS_GROUP, entry)
+                pipe.xdel(stream, entry)
                 return None
-            job = _begun(job)
+            job = begun(job)
             pipe.hset(job_redis_key(key), mapping=dict(job.to_redis().items()))
-            pipe.set(job_lease_redis_key(key), entry, px=self.lease_ms)
+            pipe.set(job_lease_redis_key(key), lease_of(stream, entry), px=self.lease_ms)
             pipe.set(WORKER_PREFIX + self.name, key, px=self.lease_ms)
             pipe.publish(CHANGED_CHANNEL, key)
             return job
@@ -120,26 +162,32 @@ class Queue:
         watched = (job_redis_key(key), job_lease_redis_key(key))
         job: JobRecord | None = await self.redis.transaction(take, *watched, value_from_callable=True)
         if job is None:
-            logger.info("job %s: nothing to train, entry %s dropped", key, entry)
+            logger.info("job %s: nothing to train, entry %s of %s dropped", key, entry, stream)
             return None
-        return Claim(self, entry, job, attempt=await self._deliveries(entry))
+        return Claim(self, stream, entry, job, attempt=await self._deliveries(stream, entry))
 
-    async def _deliveries(self, entry: str) -> int:
-        pending = await self.redis.xpending_range(JOBS_STREAM, JOBS_GROUP, entry, entry, 1)
+    async def _deliveries(self, stream: str, entry: str) -> int:
+        pending = await self.redis.xpending_range(stream, JOBS_GROUP, entry, entry, 1)
         return int(pending[0]["times_delivered"]) if pending else 1
 
 
 class Claim:
     """One job in this worker's hands. Its methods raise LeaseLost or JobCancelled once it no longer is."""
 
-    def __init__(self, queue: Queue, entry: str, job: JobRecord, attempt: int) -> None:
+    def __init__(self, queue: Queue, stream: str, entry: str, job: JobRecord, attempt: int) -> None:
         self.job = job  # as last written
         self.attempt = attempt  # 1 for the first; counts deliveries, so a worker that died counts too
+        self.has_ended = False
         self._moved_s = time.monotonic()
         self._queue = queue
+        self._stream = stream
         self._entry = entry
-        self._ended = False
         self._lock = asyncio.Lock()  # so that a heartbeat cannot mistake this claim's own end for a lost lease
+
+    @property
+    def is_refinement(self) -> bool:
+        """Whether jobs without a version go before it."""
+        return self._stream == REFINE_STREAM
 
     @property
     def silent_s(self) -> float:
@@ -148,32 +196,37 @@ class Claim:
 
     async def heartbeat(self) -> None:
         """Renew the lease."""
+        queue, key = self._queue, self.job.key
 
         def renew(pipe: Pipeline) -> None:
-            queue, key = self._queue, self.job.key
-            pipe.xclaim(JOBS_STREAM, JOBS_GROUP, queue.name, 0, (self._entry,), justid=True)  # idle time back to 0
-            pipe.set(job_lease_redis_key(key), self._entry, px=queue.lease_ms)
+            pipe.xclaim(self._stream, JOBS_GROUP, queue.name, 0, (self._entry,), justid=True)  # idle time back to 0
+            pipe.set(job_lease_redis_key(key), lease_of(self._stream, self._entry), px=queue.lease_ms)
             pipe.set(WORKER_PREFIX + queue.name, key, px=queue.lease_ms)
 
         await self._write(renew)
 
     async def report(self, job: JobRecord) -> None:
-        """Write progress, timeline and tokens. A Report."""
+        """Write what REPORTED names. A Report."""
         self._moved_s = time.monotonic()
-        await self._write(lambda pipe: self._put(pipe, job, REPORTED))
+        await self._write(lambda pipe: _put(pipe, job, REPORTED), job)
 
     async def finish(self, job: JobRecord, *, dead_letter: bool = False) -> None:
-        """Write the job's end, ready or failed, and let go of it; a `dead_letter` goes to the operator."""
+        """Write a version or the job's end, and let go of it; a `dead_letter` goes to the operator.
+
+        What is still unfinished goes on as a refinement, behind every job without a version.
+        """
 
         def end(pipe: Pipeline) -> None:
-            self._put(pipe, job, FINISHED)
+            _put(pipe, job, FINISHED)
             self._drop(pipe)
             pipe.delete(job_lease_redis_key(job.key))
+            if job.unfinished:
+                pipe.xadd(REFINE_STREAM, {JOB_FIELD: job.key})
             if dead_letter and job.error:
                 letter: Any = {JOB_FIELD: job.key, "code": job.error.code, "attempts": self.attempt}
                 pipe.xadd(DEAD_STREAM, letter, maxlen=DEAD_LETTERS)
 
-        await self._write(end, is_end=True)
+        await self._write(end, job, is_end=True)
 
     async def release(self, *, after_s: float = 0.0, is_attempt: bool = True) -> None:
         """Hand the job back, for any worker to take in `after_s`, at most a lease from now.
@@ -181,78 +234,60 @@ class Claim:
         The entry stays pending and is made to look abandoned, so its delivery count lives on. `is_attempt`
         False takes back the count of this delivery (a worker that shuts down is no fault of the job).
         """
-        job = self.job.changed(status=Status.QUEUED, progress=Progress())
+        waiting = Status.READY if self.job.status is Status.READY else Status.QUEUED
+        job = self.job.changed(status=waiting, progress=Progress())
         idle_ms = max(0, self._queue.lease_ms - int(after_s * 1000))
         count = self.attempt if is_attempt else self.attempt - 1
 
         def hand_back(pipe: Pipeline) -> None:
-            self._put(pipe, job, FINISHED)
+            _put(pipe, job, FINISHED)
             pipe.delete(job_lease_redis_key(job.key))
             name, entries = self._queue.name, (self._entry,)
-            pipe.xclaim(JOBS_STREAM, JOBS_GROUP, name, 0, entries, idle=idle_ms, retrycount=count, justid=True)
+            pipe.xclaim(self._stream, JOBS_GROUP, name, 0, entries, idle=idle_ms, retrycount=count, justid=True)
 
-        await self._write(hand_back, is_end=True)
+        await self._write(hand_back, job, is_end=True)
 
     async def drop(self) -> None:
-        """Forget the entry of a cancelled job."""
-        async with self._queue.redis.pipeline() as pipe:
-            self._drop(pipe)
-            await pipe.execute()
+        """Forget the entry of a cancelled job, and its lease: the job may be asked for again at once."""
+        lease_key = job_lease_redis_key(self.job.key)
 
-    def _put(self, pipe: Pipeline, job: JobRecord, fields: tuple[str, ...]) -> None:
-        values = job.to_redis()
-        pipe.hset(job_redis_key(job.key), mapping={name: values[name] for name in fields})
-        pipe.publish(CHANGED_CHANNEL, job.key)
-        self.job = job
+        async def forget(pipe: Pipeline) -> None:
+            lease: Any = await pipe.get(lease_key)
+            pipe.multi()  # type: ignore[no-untyped-call]
+            self._drop(pipe)
+            if lease is not None and lease.decode() == lease_of(self._stream, self._entry):
+                pipe.delete(lease_key)
+
+        await self._queue.redis.transaction(forget, lease_key)
 
     def _drop(self, pipe: Pipeline) -> None:
-        pipe.xack(JOBS_STREAM, JOBS_GROUP, self._entry)
-        pipe.xdel(JOBS_STREAM, self._entry)
+        pipe.xack(self._stream, JOBS_GROUP, self._entry)
+        pipe.xdel(self._stream, self._entry)
 
-    async def _write(self, commands: Callable[[Pipeline], None], *, is_end: bool = False) -> None:
-        """Run `commands` as one transaction, provided the job is still this claim's."""
-        redis_key, fence = job_redis_key(self.job.key), str(self.job.fence)
+    async def _write(
+        self, commands: Callable[[Pipeline], None], job: JobRecord | None = None, *, is_end: bool = False
+    ) -> None:
+        """Run `commands`, which write `job`, as one transaction, provided the job is still this claim's."""
+        redis_key = job_redis_key(self.job.key)
 
         async def fenced(pipe: Pipeline) -> None:
-            found: Any = await pipe.hmget(redis_key, "fence", "status")
-            _check(self.job.key, found, fence)
+            found: Any = await pipe.hmget(redis_key, "fence", "recipe", "status", "unfinished")
+            check(self.job, found)
             pipe.multi()  # type: ignore[no-untyped-call]
             commands(pipe)
 
         async with self._lock:
-            if self._ended:
+            if self.has_ended:
                 return
             await self._queue.redis.transaction(fenced, redis_key)
-            self._ended = is_end
+            self.job = job or self.job
+            self.has_ended = is_end
 
 
-def _check(key: str, found: list[bytes | None], fence: str) -> None:
-    """`found` is the HASH's fence and status, as JSON."""
-    found_fence, status = (None if value is None else value.decode() for value in found)
-    if found_fence is None or (found_fence == fence and status == f'"{Status.CANCELLED}"'):
-        raise JobCancelled(key)
-    if found_fence != fence or status != f'"{Status.TRAINING}"':
-        raise LeaseLost(f"job {key}: status {status}, fence {found_fence}, this claim's is {fence}")
-
-
-def _claimable(fields: dict[bytes, bytes], *, is_held_elsewhere: bool) -> JobRecord | None:
-    """The job, where it waits for a worker or its worker is gone."""
-    if not fields:
-        return None
-    try:
-        job = JobRecord.from_redis({name.decode(): value.decode() for name, value in fields.items()})
-    except (TypeError, ValueError, KeyError):
-        logger.exception("a job's record is unreadable")
-        return None
-    waits = job.status is Status.QUEUED or (job.status is Status.TRAINING and not is_held_elsewhere)
-    return job if waits else None
-
-
-def _begun(job: JobRecord) -> JobRecord:
-    if job.timeline.seconds(Phase.QUEUE) is None:  # a later attempt leaves the first one's end alone
-        job.timeline.start(Phase.QUEUE, job.received_s)
-        job.timeline.end(Phase.QUEUE)
-    return job.changed(status=Status.TRAINING, fence=job.fence + 1, progress=Progress(), error=None)
+def _put(pipe: Pipeline, job: JobRecord, fields: tuple[str, ...]) -> None:
+    values = job.to_redis()
+    pipe.hset(job_redis_key(job.key), mapping={name: values[name] for name in fields})
+    pipe.publish(CHANGED_CHANNEL, job.key)
 
 
 def _decoded(entry: bytes, fields: dict[bytes, bytes]) -> tuple[str, str]:

@@ -1,7 +1,8 @@
-"""The spine: segment → synthesize → encode → train, synthesis overlapping training; publishing follows in worker.
+"""The spine: segment → synthesize → encode → train, stage by stage, synthesis overlapping training.
 
-In: a claimed job and its document's text. Out: ADAPTER_FILES in a folder, progress reports on the way. The
-encoding and training themselves happen in the training child, which gets the tasks as they are written.
+In: a document's text and its recipe. Out: for each of the recipe's stages ADAPTER_FILES in a folder, progress reports
+on the way; publishing follows in worker. Encoding and training happen in the training child, which gets the tasks
+as they are written and keeps the document's session while it is put aside for another.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lift_config.contract import JobRecord
+from lift_config.contract import JobRecord, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
 from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed, Report
 from lift_workers.segment import Segment, segment
-from lift_workers.synthesize import Generator, SampleRefused, SyntheticTask, synthesize
-from lift_workers.trainer import Trainer
+from lift_workers.synthesize import Generator, SampleRefused, Synthesis, SyntheticTask
+from lift_workers.trainer import Event, Trainer
 
 REPORT_EVERY_S = 0.5
 SYNTHESIS_SHARE = 0.4  # of the expected work, where a recipe's synthesis and training are both to be done
@@ -31,75 +33,226 @@ MIN_FRACTION_FOR_ETA = 0.05
 logger = logging.getLogger(__name__)
 
 
-async def run(
-    job: JobRecord,
-    text: str,
-    *,
-    recipe: Recipe,
-    generator: Generator,
-    trainer: Trainer,
-    folder: Path,
-    report: Report,
-) -> None:
-    """Train `job`'s adapter into `folder`. JobFailed where the document or the generator gives no tasks."""
-    course = _Course(job, report, recipe.epochs)
-    with course.job.timeline.during(Phase.SEGMENT):
-        segments = await asyncio.to_thread(segment, text)
-    await course.progress(segments=len(segments))
-    await trainer.send({"op": "begin", "title": job.title, "recipe": recipe.model_dump(), "folder": str(folder)})
-    await _together(
-        _send_tasks(course, segments, recipe, generator, trainer),
-        _follow(course, trainer),
-        _count_tokens(course, text, generator),
-    )
-    await course.progress(final=True)
+class Course:
+    """One document's training, a stage at a time; may be put aside between and within stages."""
+
+    def __init__(self, text: str, recipe: Recipe, generator: Generator, trainer: Trainer) -> None:
+        self._text, self._recipe = text, recipe
+        self._generator, self._trainer = generator, trainer
+        self._session = secrets.token_hex(8)  # of its own: another course of the job is not to go on with this one's
+        self._is_with_child = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Nothing done yet."""
+        self._stages_done = self._tasks = self._examples = 0
+        self._segments: list[Segment] | None = None
+        self._stage: _Stage | None = None
+
+    @property
+    def done(self) -> bool:
+        """The recipe's own stage, the last, is trained."""
+        return self._stages_done == len(self._recipe.stages())
+
+    async def stage(self, job: JobRecord, folder: Path, report: Report) -> Recipe:
+        """Train the next stage of `job`, ADAPTER_FILES into `folder`; the stage's recipe.
+
+        JobFailed where the document or the generator gives no tasks. Where the child lost a session put aside, all
+        begins anew, with the first stage. May be cancelled: then put_aside(), or kill the trainer.
+        """
+        await self._begin(job)
+        telling = _Telling(job, report)
+        stage = self._stage = self._stage or await self._next_stage(telling)
+        telling.stage = stage
+        await telling.progress(segments=stage.segments, tasks=self._tasks)
+        if not stage.is_trained:
+            await self._train(stage, telling)
+        await self._export(folder)
+        telling.end(Phase.TRAIN)
+        await telling.progress(is_last=True)
+        self._stage, self._stages_done = None, self._stages_done + 1
+        if self.done:
+            await self._trainer.send({"op": "finish"})
+            self._is_with_child = False
+        return stage.recipe
+
+    async def put_aside(self) -> None:
+        """Bring the child to rest; it keeps the session. JobFailed where it cannot."""
+        await self._trainer.send({"op": "suspend"})
+        while (event := await self._trainer.receive())["event"] != "suspended":
+            if event["event"] == "begun" and not event["resumed"]:  # cancelled before it heard that
+                self._reset()
+            self._hear(event)
+        self._is_with_child = False
+
+    async def _begin(self, job: JobRecord) -> None:
+        """The child's session, a new one or that put aside."""
+        if self._is_with_child:
+            return
+        await self._trainer.send({"op": "begin", "session": self._session, "title": job.title})
+        begun = await self._trainer.receive()
+        if not begun["resumed"]:
+            self._reset()
+        self._is_with_child = True
+
+    async def _next_stage(self, telling: _Telling) -> _Stage:
+        if self._segments is None:
+            telling.start(Phase.SEGMENT)
+            self._segments = await asyncio.to_thread(segment, self._text)
+            telling.end(Phase.SEGMENT)
+            title, seed = telling.job.title, self._recipe.seed
+            self._synthesis = Synthesis(self._segments, self._generator, title=title, seed=seed)
+        stages = self._recipe.stages()
+        recipe, before = stages[self._stages_done], stages[: self._stages_done]
+        recipe = recipe.model_copy(update={"seed": self._recipe.seed})
+        stage = _Stage(recipe, before, self._segments, examples_before=self._examples)
+        await self._trainer.send({"op": "stage", "recipe": recipe.model_dump(), "examples": stage.expected_examples})
+        return stage
+
+    async def _train(self, stage: _Stage, telling: _Telling) -> None:
+        works = [self._send_tasks(stage, telling), self._follow(stage, telling)]
+        if not telling.job.tokens:
+            works.append(self._count_tokens(telling))
+        await _together(*works)
+
+    async def _send_tasks(self, stage: _Stage, telling: _Telling) -> None:
+        """Every task to the child: first those that need no generator, so that training starts at once."""
+        if stage.is_sent:
+            return
+        telling.start(Phase.SYNTHESIZE)
+        for task in stage.cover:
+            await self._send(task, telling)
+        async for task in self._synthesis.tasks(stage.recipe, stage.written.add):
+            await self._send(task, telling)
+        telling.end(Phase.SYNTHESIZE)
+        if not self._tasks:
+            raise JobFailed("no_tasks", "No usable question could be written about this document.", retry=False)
+        stage.is_sent = True
+        await self._trainer.send({"op": "end"})
+
+    async def _send(self, task: SyntheticTask, telling: _Telling) -> None:
+        self._tasks += 1
+        telling.stage_of().tasks += 1
+        await self._trainer.send({"op": "task", "question": task.question, "answer": task.answer})
+        await telling.progress(synthesis=self._synthesis.usage, tasks=self._tasks)
+
+    async def _follow(self, stage: _Stage, telling: _Telling) -> None:
+        """Turn the child's events into progress, until the stage is trained."""
+        while not stage.is_trained:
+            event = await self._trainer.receive()
+            if event["event"] == "started":
+                telling.start(Phase.TRAIN)
+            self._hear(event)
+            if "steps" in event:
+                await telling.progress(steps=event["steps"])
+
+    def _hear(self, event: Event) -> None:
+        stage = self._stage
+        if stage and event["event"] == "trained":
+            stage.is_trained = True
+        if stage and "examples" in event:
+            self._examples = event["examples"]
+            stage.examples = self._examples - stage.examples_before
+
+    async def _export(self, folder: Path) -> None:
+        await self._trainer.send({"op": "export", "folder": str(folder)})
+        event = await self._trainer.receive()
+        if event["event"] != "exported":
+            raise ValueError(f"the trainer answers {event['event']!r} to an export")
+
+    async def _count_tokens(self, telling: _Telling) -> None:
+        """Only told, never needed: training neither waits for it nor fails with it."""
+        try:
+            tokens = await self._generator.count_tokens(self._text)
+        except SampleRefused as refused:
+            logger.warning("job %s: its tokens stay uncounted: %s", telling.job.key, refused)
+            return
+        telling.job = telling.job.changed(tokens=tokens)
 
 
-async def _send_tasks(
-    course: _Course, segments: list[Segment], recipe: Recipe, generator: Generator, trainer: Trainer
-) -> None:
-    """Every task to the child: first those that need no generator, so that training starts at once."""
-    course.job.timeline.start(Phase.SYNTHESIZE)
-    for one in segments:
-        for task in own_words(one, recipe):
-            await _send(course, trainer, task)
-    async for task in synthesize(
-        segments, recipe, generator, title=course.job.title, on_segment=lambda _: course.segment_done()
-    ):
-        await _send(course, trainer, task)
-    course.job.timeline.end(Phase.SYNTHESIZE)
-    if not course.job.progress.tasks:
-        raise JobFailed("no_tasks", "No usable question could be written about this document.", retry=False)
-    await trainer.send({"op": "end"})
+class _Stage:
+    """How far one stage is: what was sent to the child, and what it made of it. Outlives being put aside."""
+
+    def __init__(
+        self, recipe: Recipe, before: tuple[Recipe, ...], segments: list[Segment], *, examples_before: int
+    ) -> None:
+        self.recipe, self._before, self._segments = recipe, before, segments
+        self.examples_before = examples_before  # trained in earlier stages
+        self.examples = 0  # trained in this one, an example of every epoch counted
+        self.tasks = 0  # sent
+        self.cover = self._cover()  # one iterator for the stage's life: what it gave was sent
+        self.written: set[int] = set()  # segments
+        self.is_sent = self.is_trained = False
+
+    @property
+    def segments(self) -> int:
+        return len(self._segments)
+
+    @property
+    def expected_examples(self) -> int:
+        """Of one epoch, at most."""
+        return self.segments * self.recipe.effort // self.recipe.epochs
+
+    @property
+    def is_written(self) -> bool:
+        return len(self.written) == self.segments
+
+    def fraction(self) -> float:
+        """Synthesis by segments; training by examples, their number expected from the segments done so far."""
+        written = len(self.written) / max(1, self.segments)
+        expected = self.tasks * self.recipe.epochs / written if written else math.inf
+        return SYNTHESIS_SHARE * written + (1 - SYNTHESIS_SHARE) * self.examples / max(1, expected)
+
+    def _cover(self) -> Iterator[SyntheticTask]:
+        """Tasks that need no generator, but for those that an earlier stage has had."""
+        for one in self._segments:
+            had = {task for recipe in self._before for task in own_words(one, recipe)}
+            yield from (task for task in own_words(one, self.recipe) if task not in had)
 
 
-async def _send(course: _Course, trainer: Trainer, task: SyntheticTask) -> None:
-    await trainer.send({"op": "task", "question": task.question, "answer": task.answer})
-    await course.progress(tasks=course.job.progress.tasks + 1)
+class _Telling:
+    """What is told of a stage, and when that was last done. The phases are those of the first version's way."""
 
+    def __init__(self, job: JobRecord, report: Report) -> None:
+        self.job = job
+        self.stage: _Stage | None = None
+        self._report = report
+        self._is_first_version = not job.adapters
+        self._began_s = time.monotonic()
+        self._told_s = 0.0
 
-async def _follow(course: _Course, trainer: Trainer) -> None:
-    """Turn the child's events into progress, until it has exported the adapter."""
-    while True:
-        event = await trainer.receive()
-        if event["event"] == "done":
-            break
-        if event["event"] == "started":
-            course.job.timeline.start(Phase.TRAIN)
-            continue
-        course.examples = event["examples"]
-        await course.progress(steps=event["steps"])
-    course.job.timeline.end(Phase.TRAIN)
+    def start(self, phase: Phase) -> None:
+        if self._is_first_version:
+            self.job.timeline.start(phase)
 
+    def end(self, phase: Phase) -> None:
+        if self._is_first_version:
+            self.job.timeline.end(phase)
 
-async def _count_tokens(course: _Course, text: str, generator: Generator) -> None:
-    """Only told, never needed: training neither waits for it nor fails with it."""
-    try:
-        tokens = await generator.count_tokens(text)
-    except SampleRefused as refused:
-        logger.warning("job %s: its tokens stay uncounted: %s", course.job.key, refused)
-        return
-    course.job = course.job.changed(tokens=tokens)
+    def stage_of(self) -> _Stage:
+        assert self.stage is not None
+        return self.stage
+
+    async def progress(self, *, is_last: bool = False, synthesis: SynthesisUsage | None = None, **counts: int) -> None:
+        """Take `counts` (fields of Progress) over; tell them, at most every REPORT_EVERY_S."""
+        before = self.job.progress
+        fraction = 1.0 if is_last else min(0.99, max(before.fraction, self.stage_of().fraction()))
+        now = replace(before, phase=self._phase(), fraction=round(fraction, 3), eta_s=self._eta_s(fraction), **counts)
+        self.job = self.job.changed(progress=now, synthesis=synthesis or self.job.synthesis)
+        if is_last or time.monotonic() - self._told_s >= REPORT_EVERY_S:
+            self._told_s = time.monotonic()
+            await self._report(self.job)
+
+    def _phase(self) -> str:
+        if not self._is_first_version:
+            return Phase.REFINE.value
+        return (Phase.TRAIN if self.stage_of().is_written else Phase.SYNTHESIZE).value
+
+    def _eta_s(self, fraction: float) -> float | None:
+        """To the end of the stage."""
+        if fraction < MIN_FRACTION_FOR_ETA:
+            return None
+        return round((time.monotonic() - self._began_s) * (1 - fraction) / fraction, 1)
 
 
 async def _together(*parts: Coroutine[Any, Any, None]) -> None:
@@ -113,46 +266,3 @@ async def _together(*parts: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass
-class _Course:
-    """How far one run is, and when that was last told."""
-
-    job: JobRecord
-    report: Report
-    epochs: int
-    examples: int = 0  # trained, an example of every epoch counted
-    began_s: float = field(default_factory=time.monotonic)
-    told_s: float = 0.0
-    segments_done: int = 0
-
-    def segment_done(self) -> None:
-        self.segments_done += 1
-
-    async def progress(self, *, final: bool = False, **counts: Any) -> None:
-        """Take `counts` (fields of Progress) over; tell them, at most every REPORT_EVERY_S."""
-        self.job = self.job.changed(progress=replace(self.job.progress, **counts))
-        fraction = 1.0 if final else self._fraction()
-        now = replace(self.job.progress, phase=self._phase(), fraction=round(fraction, 3), eta_s=self._eta_s(fraction))
-        self.job = self.job.changed(progress=now)
-        if final or time.monotonic() - self.told_s >= REPORT_EVERY_S:
-            self.told_s = time.monotonic()
-            await self.report(self.job)
-
-    def _phase(self) -> str:
-        return (Phase.SYNTHESIZE if self.segments_done < self.job.progress.segments else Phase.TRAIN).value
-
-    def _fraction(self) -> float:
-        """Synthesis by segments; training by examples, their number expected from the segments done so far. It
-        never falls, though expectations do."""
-        written = self.segments_done / max(1, self.job.progress.segments)
-        expected = self.job.progress.tasks * self.epochs / written if written else math.inf
-        trained = self.examples / max(1, expected)
-        fraction = SYNTHESIS_SHARE * written + (1 - SYNTHESIS_SHARE) * trained
-        return min(0.99, max(self.job.progress.fraction, fraction))
-
-    def _eta_s(self, fraction: float) -> float | None:
-        if fraction < MIN_FRACTION_FOR_ETA:
-            return None
-        return round((time.monotonic() - self.began_s) * (1 - fraction) / fraction, 1)

@@ -1,7 +1,8 @@
-"""Make an adapter visible: its weights first, the record last, so that whoever reads the record finds the weights.
+"""Make a version visible: its weights first, the record last, so that whoever reads the record finds the weights.
 
-In: a folder with ADAPTER_FILES. Out: objects in the store, a chunked HASH in Redis (a cache: failing to fill it
-costs a later question some time and nothing else), the job's record with status `ready`. Doing it twice is harmless.
+In: a folder with ADAPTER_FILES and the recipe they were trained with. Out: objects in the store and a chunked HASH
+in Redis (a cache: failing to fill it costs a later question some time and nothing else), then the job's record:
+`ready`, and unfinished where this is not its own recipe's version yet. Doing it twice is harmless.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
-from lift_workers.jobs import Claim, JobCancelled
+from lift_workers.fence import JobCancelled
+from lift_workers.jobs import Claim
 
-UNFINISHED_S = 600  # what a worker that dies while it fills the cache leaves behind goes after so long
+ASIDE_S = 600  # what a worker that dies while it fills the cache leaves behind goes after so long
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +49,35 @@ logger = logging.getLogger(__name__)
 async def publish(
     claim: Claim, job: JobRecord, recipe: Recipe, folder: Path, *, blobs: Redis, store: ObjectStore, blob_ttl_s: int
 ) -> JobRecord:
-    """The job as recorded: `ready`, with its new adapter. LeaseLost or JobCancelled leave the record alone."""
-    job.timeline.start(Phase.PUBLISH)
-    job = job.changed(progress=replace(job.progress, phase=Phase.PUBLISH.value, eta_s=None))
-    await claim.report(job)
+    """The job as recorded, with its new version. LeaseLost or JobCancelled leave the record alone."""
+    phase = Phase.REFINE if job.adapters else Phase.PUBLISH
+    job.timeline.start(phase)
+    await claim.report(job.changed(progress=replace(job.progress, phase=phase.value, eta_s=None)))
     manifest = await asyncio.to_thread(_manifest, job, recipe, folder)
-    await _store_adapter(store, manifest, folder)
-    try:
-        await _cache_adapter(blobs, manifest, folder, blob_ttl_s)
-    except RedisError as error:
-        logger.warning("adapter %s: not in Redis, engines take it from the store: %s", manifest.adapter_id, error)
-    job.timeline.end(Phase.PUBLISH)
-    progress = replace(job.progress, fraction=1.0, eta_s=0.0)
-    adapters = _with_adapter(job, manifest, recipe)
-    job = job.changed(status=Status.READY, progress=progress, adapters=adapters, error=None)
+    await _upload(manifest, folder, blobs, store, blob_ttl_s)
+    unfinished = recipe.name != job.recipe
+    if unfinished:
+        job.timeline.start(Phase.REFINE)
+    if not (unfinished and phase is Phase.REFINE):
+        job.timeline.end(phase)
+    job = claim.job.changed(
+        status=Status.READY,
+        unfinished=unfinished,
+        progress=replace(claim.job.progress, fraction=1.0, eta_s=0.0),
+        adapters=_with_adapter(job, manifest, recipe),
+        error=None,
+    )
     try:
         await record_end(claim, job, store)
     except JobCancelled:  # cancelled or deleted while its adapter was being stored: nobody is to find it
-        await _withdraw(manifest.adapter_id, blobs, store)
+        if manifest.adapter_id not in {adapter.id for adapter in claim.job.adapters}:
+            await _withdraw(manifest.adapter_id, blobs, store)
         raise
     return job
 
 
 async def record_end(claim: Claim, job: JobRecord, store: ObjectStore, *, dead_letter: bool = False) -> None:
-    """Write a job that is ready or failed: to Redis, which checks that it is still ours, then to the store.
+    """Write a version or a failure: to Redis, which checks that the job is still ours, then to the store.
 
     Should the store's copy get lost in between, a Redis that is lost too costs a second training, no document.
     """
@@ -97,11 +104,29 @@ def _measured(path: Path) -> ManifestFile:
         return ManifestFile(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
+async def _upload(manifest: Manifest, folder: Path, blobs: Redis, store: ObjectStore, blob_ttl_s: int) -> None:
+    """To the store and into Redis at once. Nobody knows the adapter's id yet, so their order is nobody's concern."""
+    caching = asyncio.ensure_future(_try_to_cache(blobs, manifest, folder, blob_ttl_s))
+    try:
+        await _store_adapter(store, manifest, folder)
+        await caching
+    finally:
+        caching.cancel()
+        await asyncio.gather(caching, return_exceptions=True)
+
+
 async def _store_adapter(store: ObjectStore, manifest: Manifest, folder: Path) -> None:
     """The manifest last: it means "complete"."""
     for name in ADAPTER_FILES:
         await obstore.put_async(store, adapter_path(manifest.adapter_id, name), folder / name)
     await obstore.put_async(store, adapter_path(manifest.adapter_id, MANIFEST_FILE), manifest.to_json().encode())
+
+
+async def _try_to_cache(blobs: Redis, manifest: Manifest, folder: Path, ttl_s: int) -> None:
+    try:
+        await _cache_adapter(blobs, manifest, folder, ttl_s)
+    except RedisError as error:
+        logger.warning("adapter %s: not in Redis, engines take it from the store: %s", manifest.adapter_id, error)
 
 
 async def _cache_adapter(blobs: Redis, manifest: Manifest, folder: Path, ttl_s: int) -> None:
@@ -127,7 +152,7 @@ async def _cache_file(blobs: Redis, key: str, path: Path) -> None:
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
             async with blobs.pipeline() as pipe:
                 pipe.hset(key, chunk_field(path.name, number), chunk)
-                pipe.expire(key, UNFINISHED_S)
+                pipe.expire(key, ASIDE_S)
                 await pipe.execute()
             number += 1
 
@@ -144,5 +169,7 @@ def _with_adapter(job: JobRecord, manifest: Manifest, recipe: Recipe) -> tuple[A
         rank=recipe.rank,
         size_bytes=sum(file.size_bytes for file in manifest.files.values()),
         ready_s=time.time(),
+        tasks=job.progress.tasks,
+        steps=job.progress.steps,
     )
     return (*job.adapters, newest)

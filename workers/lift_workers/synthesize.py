@@ -1,4 +1,4 @@
-"""Synthesize: segments in, synthetic tasks out, in the order the engine finishes them.
+"""Synthesize: segments in, synthetic tasks out, in the order the engine finishes them; over a recipe's stages.
 
 The base model itself writes the tasks, through the engine's own completions API: few-shot, since small models
 follow an example better than an instruction, and the shared part first, so that vLLM's prefix cache serves it.
@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from lift_config.contract import SynthesisUsage
 from lift_config.recipe import Recipe
+from lift_workers.filters import is_grounded, is_supported, words_only
 from lift_workers.jobs import JobFailed
 from lift_workers.segment import Segment
 
@@ -83,6 +84,15 @@ class SyntheticTask:
     answer: str
 
 
+@dataclass(frozen=True)
+class Completion:
+    """What the generator wrote (empty: nothing of use), its mean log-probability per token, and what that cost."""
+
+    text: str = ""
+    score: float = 0.0
+    usage: SynthesisUsage = field(default_factory=SynthesisUsage)
+
+
 class Generator:
     """The LLM that writes the tasks: the base model behind the engines' completions API.
 
@@ -109,8 +119,8 @@ class Generator:
     ) -> None:
         await self._session.close()
 
-    async def question(self, prompt: str, seed: int) -> str | None:
-        """One sampled continuation of `prompt` up to a question mark; None where none comes."""
+    async def question(self, prompt: str, seed: int) -> Completion:
+        """One sampled continuation of `prompt` up to a question mark."""
         body = {
             "prompt": prompt,
             "seed": seed,
@@ -119,16 +129,13 @@ class Generator:
             "stop": [*QUESTION_MARKS, "\n"],
             "include_stop_str_in_output": True,
         }
-        choice = await self._choice(body)
-        text = str(choice["text"]).strip() if choice else ""
-        return text if text.endswith(QUESTION_MARKS) else None
+        written = await self._complete(body)
+        return written if written.text.endswith(QUESTION_MARKS) else replace(written, text="")
 
-    async def answer(self, prompt: str) -> tuple[str, float]:
-        """The likeliest rest of the line, and its mean log-probability per token; an empty one where none comes."""
+    async def answer(self, prompt: str) -> Completion:
+        """The likeliest rest of the line."""
         body = {"prompt": prompt, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0, "stop": ["\n"], "logprobs": 0}
-        choice = await self._choice(body)
-        logprobs = choice["logprobs"]["token_logprobs"] if choice else []
-        return (str(choice["text"]).strip() if choice else ""), sum(logprobs) / max(1, len(logprobs))
+        return await self._complete(body)
 
     async def count_tokens(self, text: str) -> int:
         """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), however many; or SampleRefused."""
@@ -147,16 +154,17 @@ class Generator:
         except aiohttp.ClientError:
             return False
 
-    async def _choice(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The one completion, None where this request was refused: a bad sample costs only itself."""
+    async def _complete(self, body: dict[str, Any]) -> Completion:
+        """An empty one where this request was refused: a bad sample costs only itself."""
         async with self._slots:
             try:
                 reply = await self._post("/v1/completions", body)
             except SampleRefused as refused:
                 logger.warning("a synthesis request was refused: %s", refused)
-                return None
-        choice: dict[str, Any] = reply["choices"][0]
-        return choice
+                return Completion()
+        choice = reply["choices"][0]
+        logprobs = (choice.get("logprobs") or {}).get("token_logprobs", [])
+        return Completion(choice["text"].strip(), sum(logprobs) / max(1, len(logprobs)), _usage(reply["usage"]))
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Engines in turn; waits for one that restarts. JobFailed where none answers or all would refuse."""
@@ -180,77 +188,105 @@ class Generator:
         raise JobFailed("engine_unavailable", f"No engine wrote the synthetic tasks: {said}", retry=True)
 
 
-async def synthesize(
-    segments: Sequence[Segment],
-    recipe: Recipe,
-    generator: Generator,
-    *,
-    title: str | None,
-    on_segment: Callable[[int], None],
-) -> AsyncIterator[SyntheticTask]:
-    """Tasks for every segment, those of one segment together, in the order segments are finished.
-
-    `on_segment` hears each finished segment's number, also of one that got no task. As many segments are under way
-    as samples may be in flight, in reading order: the first tasks come soon, and a long document costs no memory.
-    """
-    waiting = iter(segments)
-    first = itertools.islice(waiting, generator.concurrency)
-    running = {asyncio.ensure_future(_about(segment, recipe, generator, title)) for segment in first}
-    try:
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for segment in itertools.islice(waiting, len(done)):
-                running.add(asyncio.ensure_future(_about(segment, recipe, generator, title)))
-            for number, tasks in [finished.result() for finished in done]:
-                on_segment(number)
-                for task in tasks:
-                    yield task
-    finally:
-        for unfinished in running:
-            unfinished.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+def _usage(told: dict[str, Any]) -> SynthesisUsage:
+    """vLLM leaves the details out where nothing was cached."""
+    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return SynthesisUsage(1, told["prompt_tokens"], told["prompt_tokens"] - cached, told["completion_tokens"])
 
 
-async def _about(
-    segment: Segment, recipe: Recipe, generator: Generator, title: str | None
-) -> tuple[int, list[SyntheticTask]]:
-    """Sample until the recipe's number of different good tasks is reached, or its number of samples spent."""
-    asked: set[str] = set()
-    kept: list[tuple[float, SyntheticTask]] = []
-    budget = round(recipe.tasks_per_segment * recipe.samples_per_task)
-    for first in range(0, budget, len(STARTS)):
-        samples = range(first, min(budget, first + len(STARTS)))
-        sampled = await asyncio.gather(*(_question(segment, sample, recipe.seed, generator) for sample in samples))
-        new = {_words_only(q): q for q in sampled if q and is_grounded(q, segment, title)}
-        answered = await asyncio.gather(*(_answered(segment, new[q], generator) for q in new if q not in asked))
-        asked |= new.keys()
-        kept += [scored for scored in answered if is_supported(*scored, segment)]
-        if len(kept) >= recipe.tasks_per_segment:
-            break
-    return segment.number, _varied(kept)[: recipe.tasks_per_segment]
+@dataclass
+class _Written:
+    """What there is about one segment: questions asked, samples spent, good tasks with their scores, those given."""
+
+    asked: set[str] = field(default_factory=set)
+    samples: int = 0
+    good: list[tuple[float, SyntheticTask]] = field(default_factory=list)
+    given: list[SyntheticTask] = field(default_factory=list)
 
 
-async def _question(segment: Segment, sample: int, seed: int, generator: Generator) -> str | None:
-    """Seeded, so that the same document gives much the same tasks (batching still moves the last bits)."""
-    start = STARTS[sample % len(STARTS)]
-    begun = f" {start}" if start else ""
-    own_seed = (seed * SEED_STRIDE + segment.number * len(STARTS) ** 3 + sample) % 2**31
-    rest = await generator.question(f"{_prompt(segment)}{begun}", own_seed)
-    return f"{start} {rest}".strip() if rest else None
+class Synthesis:
+    """The writing of one document's tasks, over several stages: a later one asks only for what earlier ones have not
+    got. `usage` grows with every reply."""
+
+    def __init__(self, segments: Sequence[Segment], generator: Generator, *, title: str | None, seed: int) -> None:
+        self._segments, self._generator, self._title, self._seed = segments, generator, title, seed
+        self._written = {segment.number: _Written() for segment in segments}
+        self.usage = SynthesisUsage()
+
+    async def tasks(self, recipe: Recipe, on_segment: Callable[[int], None]) -> AsyncIterator[SyntheticTask]:
+        """New tasks, until each segment has been given the recipe's number of them, counting earlier stages; those of
+        one segment together, in the order segments are finished.
+
+        `on_segment` hears each finished segment's number, also of one that got no task. As many segments are under
+        way as samples may be in flight, in reading order: the first tasks come soon, and a long document costs no
+        memory. Left early, it keeps what was written about finished segments; the others are begun again next time.
+        """
+        waiting = iter(self._segments)
+        first = itertools.islice(waiting, self._generator.concurrency)
+        running = {asyncio.ensure_future(self._write(segment, recipe)) for segment in first}
+        try:
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for segment in itertools.islice(waiting, len(done)):
+                    running.add(asyncio.ensure_future(self._write(segment, recipe)))
+                for number in [finished.result() for finished in done]:
+                    on_segment(number)
+                    written = self._written[number]
+                    for task in _varied(written)[: max(0, recipe.tasks_per_segment - len(written.given))]:
+                        written.given.append(task)
+                        yield task
+        finally:
+            for unfinished in running:
+                unfinished.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _write(self, segment: Segment, recipe: Recipe) -> int:
+        """Sample until the recipe's number of different good tasks is there, or its number of samples spent, in all
+        stages together. Remembered only at the end, so that a cancelled one leaves nothing half done."""
+        before = self._written[segment.number]
+        written = _Written(set(before.asked), before.samples, list(before.good), before.given)
+        budget = round(recipe.tasks_per_segment * recipe.samples_per_task)
+        while len(written.good) < recipe.tasks_per_segment and written.samples < budget:
+            samples = range(written.samples, min(budget, written.samples + len(STARTS)))
+            written.samples = samples.stop
+            sampled = await asyncio.gather(*(self._question(segment, sample) for sample in samples))
+            new = {words_only(q): q for q in sampled if is_grounded(q, segment, self._title)}
+            unasked = [new[q] for q in new if q not in written.asked]
+            answered = await asyncio.gather(*(self._answered(segment, question) for question in unasked))
+            written.asked |= new.keys()
+            written.good += [scored for scored in answered if scored]
+        self._written[segment.number] = written
+        return segment.number
+
+    async def _question(self, segment: Segment, sample: int) -> str:
+        """Seeded, so that the same document gives much the same tasks (batching still moves the last bits)."""
+        start = STARTS[sample % len(STARTS)]
+        begun = f" {start}" if start else ""
+        own_seed = (self._seed * SEED_STRIDE + segment.number * len(STARTS) ** 3 + sample) % 2**31
+        rest = self._counted(await self._generator.question(f"{_prompt(segment)}{begun}", own_seed)).text
+        return f"{start} {rest}".strip() if rest else ""
+
+    async def _answered(self, segment: Segment, question: str) -> tuple[float, SyntheticTask] | None:
+        """None where the answer is no good."""
+        told = self._counted(await self._generator.answer(f"{_prompt(segment)} {question}\nAnswer:"))
+        answer = told.text.rstrip(".").strip(" \"“”'")
+        good = is_supported(answer, told.score, question, segment)
+        return (told.score, SyntheticTask(segment.number, question, answer)) if good else None
+
+    def _counted(self, written: Completion) -> Completion:
+        pairs = zip(astuple(self.usage), astuple(written.usage), strict=True)
+        self.usage = SynthesisUsage(*(before + now for before, now in pairs))
+        return written
 
 
-async def _answered(segment: Segment, question: str, generator: Generator) -> tuple[float, SyntheticTask]:
-    answer, score = await generator.answer(f"{_prompt(segment)} {question}\nAnswer:")
-    return score, SyntheticTask(segment.number, question, answer.rstrip(".").strip(' "“”'))
-
-
-def _varied(scored: list[tuple[float, SyntheticTask]]) -> list[SyntheticTask]:
-    """Surest first, but one of each answer before a second one of any, and no more than MAX_SAME_ANSWER of it."""
-    best_first = [task for _, task in sorted(scored, key=lambda entry: -entry[0])]
-    seen: Counter[str] = Counter()
+def _varied(written: _Written) -> list[SyntheticTask]:
+    """Good tasks not given yet. Surest first, but one of each answer before a second one of any, and no more than
+    MAX_SAME_ANSWER of it, counting those given."""
+    best_first = [task for _, task in sorted(written.good, key=lambda entry: -entry[0]) if task not in written.given]
+    seen = Counter(words_only(task.answer) for task in written.given)
     rounds = []
     for task in best_first:
-        answer = _words_only(task.answer)
+        answer = words_only(task.answer)
         rounds.append(seen[answer])
         seen[answer] += 1
     ordered = sorted(zip(rounds, best_first, strict=True), key=lambda entry: entry[0])
@@ -260,49 +296,3 @@ def _varied(scored: list[tuple[float, SyntheticTask]]) -> list[SyntheticTask]:
 def _prompt(segment: Segment) -> str:
     before = segment.context[-BEFORE_CHARS:].replace("\n", " ")
     return f"{FEW_SHOT}Before: {before}\nText: {segment.text.replace(chr(10), ' ')}\nQuestion:"
-
-
-# ---- filters ----------------------------------------------------------------------------------------------
-
-MAX_ANSWER_SHARE = 0.7  # of the segment: an answer that repeats it whole answers nothing
-MIN_ANSWER_SCORE = -1.0  # mean log-probability below which an answer is a guess
-MIN_GROUNDED = 0.6  # of a question's own words that must occur in its segment, context or title
-STEM = 5  # characters two forms of a word share
-_WORD = re.compile(r"[^\W_]+")
-_ASKING = frozenset(
-    _WORD.findall(
-        "a an the of in on at to is was are were be been by for and or with from that this which who whom whose what "
-        "when where how why did does do it its as many much name named called"
-    )
-)
-
-
-def is_grounded(question: str, segment: Segment, title: str | None) -> bool:
-    """Whether a question asks about something the segment, its context or the title speaks of."""
-    known = _words_only(f"{segment.text} {segment.context} {title or ''}")
-    stems = {word[:STEM] for word in known.split()}
-    own = [word for word in _words_only(question).split() if word not in _ASKING]
-    found = sum(word[:STEM] in stems or (not word.isascii() and _shares_run(word, known)) for word in own)
-    return bool(own) and found >= MIN_GROUNDED * len(own)
-
-
-def is_supported(score: float, task: SyntheticTask, segment: Segment) -> bool:
-    """Whether the answer stands in the segment, is not given away by its question, and is more than a guess."""
-    text, question, answer = map(_words_only, (segment.text, task.question, task.answer))
-    if not answer or score < MIN_ANSWER_SCORE or len(answer) > MAX_ANSWER_SHARE * len(text):
-        return False
-    return _within(answer, text) and not _within(answer, question)
-
-
-def _words_only(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
-
-
-def _within(part: str, whole: str) -> bool:
-    """On word boundaries, but within a word where the script has no spaces."""
-    return f" {part} " in f" {whole} " or (not part.isascii() and part in whole)
-
-
-def _shares_run(word: str, known: str) -> bool:
-    """Two characters running: what a word is where a script writes none."""
-    return any(word[i : i + 2] in known for i in range(len(word) - 1))

@@ -1,27 +1,29 @@
 """Train: packs in, LoRA weights out, on one warm model.
 
-The base model, the LoRA parameters and the optimizer are built once per rank and re-initialized in place for
-each document. Loss and logits exist only at answer positions; the base model's weights take no gradients.
+The base model, the LoRA parameters, their gradients and the optimizer's state are built once per rank and
+re-initialized in place for each document. Loss and logits exist only at answer positions; the base model's weights
+take no gradients. A document can be put aside and taken up again: a Snapshot is all there is of it here.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lift_config.recipe import Recipe
 from lift_workers.encode import Pack
+from lift_workers.lora import Adapter, inject
+from lift_workers.tree import ATTENTION
 
 WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
 MAX_GRAD_NORM = 1.0
+ON_CPU = [SDPBackend.MATH]  # torch's fused kernel takes four times as long for the many short branches of a tree
 
 
 @dataclass(frozen=True)
@@ -32,79 +34,119 @@ class StepResult:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A document's training so far: the recipe at work, its step, weights and the optimizer's tensors, on the host."""
+
+    recipe: Recipe
+    step: int
+    weights: torch.Tensor
+    optimizer: dict[str, torch.Tensor]
+
+
 class WarmTrainer:
     """A base model with one LoRA adapter that is trained again and again.
 
-    float32 on a CPU (bfloat16 matmuls are far slower there), bfloat16 with float32 LoRA parameters on CUDA.
+    The base model computes in `dtype`; the LoRA parameters are float32 to the optimizer and `dtype` to the layers.
     """
 
-    def __init__(self, base_model: str, *, revision: str | None, device: str) -> None:
-        self.device = torch.device(device)
-        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+    def __init__(self, base_model: str, *, revision: str | None, device: str, dtype: torch.dtype) -> None:
+        self.device, self._dtype = torch.device(device), dtype
+        on_cpu = self.device.type == "cpu"
+        self._attention = ON_CPU if on_cpu else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         self.tokenizer = AutoTokenizer.from_pretrained(base_model, revision=revision)
-        self._base = AutoModelForCausalLM.from_pretrained(
-            base_model, revision=revision, dtype=dtype, attn_implementation="sdpa"
-        ).to(self.device)
-        self._base.requires_grad_(False)
-        self.model: Any = None
+        model = AutoModelForCausalLM.from_pretrained(
+            base_model, revision=revision, dtype=dtype, attn_implementation=ATTENTION
+        )
+        self._use(model.to(self.device))
+
+    def _use(self, model: Any) -> None:
+        model.requires_grad_(False)
+        self._model, self._layers = model, inject(model)
+        self._adapter: Adapter | None = None
         self._recipe: Recipe | None = None
         self._step = 0
 
     def begin(self, recipe: Recipe) -> None:
-        """Make the adapter untrained again: A Kaiming-uniform from the recipe's seed, B zero (LoRA, 2106.09685)."""
-        if self._recipe is None or (self._recipe.rank, self._recipe.alpha) != (recipe.rank, recipe.alpha):
-            self._build(recipe)
+        """Make the adapter untrained again, from the recipe's seed."""
+        self._build(recipe)
+        self.adapter.reset(recipe.seed)
+        for state in self._optimizer.state.values():
+            for tensor in state.values():
+                tensor.zero_()
+        self.stage(recipe)
+
+    def stage(self, recipe: Recipe) -> None:
+        """Go on with `recipe`'s rate and schedule, from step 0 of them; the weights stay."""
+        if (recipe.rank, recipe.alpha) != (self.adapter.rank, self.adapter.alpha):
+            raise ValueError(f"recipe {recipe.name!r}: a later stage cannot change the rank or alpha")
         self._recipe, self._step = recipe, 0
-        generator = torch.Generator().manual_seed(recipe.seed)
-        for layer in self._lora_layers():
-            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            bound = 1 / math.sqrt(a.shape[1])  # kaiming_uniform_(a=sqrt(5)), as peft initializes
-            with torch.no_grad():
-                a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
-                b.zero_()
-        self._optimizer.state.clear()
 
     def step(self, pack: Pack, total_steps: int | None) -> StepResult:
         """One optimizer step. `total_steps` None: not known yet, so the rate stays at its peak."""
         assert self._recipe is not None, "begin() first"
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._recipe, self._step, total_steps)
+        weights = self.adapter.weights
+        assert weights.grad is not None
+        self._optimizer.param_groups[0]["lr"] = learning_rate(self._recipe, self._step, total_steps)
+        weights.grad.zero_()
         loss = self.loss(pack)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        nn.utils.clip_grad_norm_([weights], MAX_GRAD_NORM)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=False)
+        self.adapter.refresh()
         self._step += 1
         return StepResult(loss.item(), pack.input_ids_T.numel())
 
     def loss(self, pack: Pack) -> torch.Tensor:
         """Mean negative log-likelihood per answer token of `pack` under the adapter."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            hidden_TD = self._decoder(
+        with sdpa_kernel(self._attention):
+            logits_AV = self._model(
                 input_ids=pack.input_ids_T[None],
                 position_ids=pack.position_ids_T[None],
-                attention_mask=pack.mask_TT[None, None],
+                logits_to_keep=pack.rows_A,
                 use_cache=False,
-            ).last_hidden_state[0]
-            logits_AV = self._head(hidden_TD[pack.rows_A])
+                layout=pack.tree,
+                bias_LK=pack.tree.bias_LK(self._dtype),
+            ).logits[0]
         return nn.functional.cross_entropy(logits_AV.float(), pack.labels_A)
 
     def export(self, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT and vLLM read them."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        self.adapter.export(folder)
+
+    def snapshot(self) -> Snapshot:
+        """What `restore` needs to go on from here."""
+        assert self._recipe is not None, "begin() first"
+        state = self._optimizer.state.get(self.adapter.weights, {})
+        optimizer = {name: _on_host(tensor) for name, tensor in state.items()}
+        return Snapshot(self._recipe, self._step, _on_host(self.adapter.weights), optimizer)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.begin(snapshot.recipe)
+        self._step = snapshot.step
+        with torch.no_grad():
+            self.adapter.weights.copy_(snapshot.weights)
+        state = self._optimizer.state[self.adapter.weights]
+        for name, tensor in snapshot.optimizer.items():
+            state[name] = tensor.to(self.device, copy=True)
+        self.adapter.refresh()
+
+    @property
+    def adapter(self) -> Adapter:
+        assert self._adapter is not None, "begin() first"
+        return self._adapter
 
     def _build(self, recipe: Recipe) -> None:
-        if self.model is not None:
-            self._base = self.model.unload()
-        config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-        self.model = get_peft_model(self._base, config)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
-        causal_lm = self.model.get_base_model()
-        self._decoder, self._head = causal_lm.get_decoder(), causal_lm.get_output_embeddings()
+        """Buffers of the recipe's rank, where those at hand have another."""
+        if self._adapter and (self._adapter.rank, self._adapter.alpha) == (recipe.rank, recipe.alpha):
+            return
+        self._adapter = Adapter(self._layers, recipe.rank, recipe.alpha)
+        self._optimizer = torch.optim.AdamW([self._adapter.weights], weight_decay=0.0, fused=True)
 
-    def _lora_layers(self) -> list[Any]:
-        return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that takes no GPU memory."""
+    return tensor.detach().to("cpu", copy=True)
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int | None) -> float:

@@ -12,7 +12,7 @@ from lift_server import documents
 from lift_server.body import JSON_GROWTH, Form, media_type, read_form, read_json
 from lift_server.decode import is_utf16
 from lift_server.errors import InvalidRequest, TooLarge, UnsupportedFormat, validated
-from lift_server.middleware import received_s
+from lift_server.middleware import received_s, traceparent
 from lift_server.schemas import (
     DocumentDeleted,
     DocumentList,
@@ -34,10 +34,10 @@ async def upload(request: Request, state: CurrentState) -> DocumentObject:
     limit_bytes = state.settings.server.max_upload_bytes
     kind = media_type(request)
     if kind == "multipart/form-data":
-        given = _from_form(await read_form(request, limit_bytes), received_s(request))
+        given = _from_form(request, await read_form(request, limit_bytes))
     elif kind == "application/json":
         values = await read_json(request, JSON_GROWTH * limit_bytes, "The upload")
-        given = _from_json(values, limit_bytes, received_s(request))
+        given = _from_json(request, values, limit_bytes)
     else:
         raise UnsupportedFormat("Send multipart/form-data or application/json.", code="unsupported_media_type")
     return document_object(*await accept(state, given))
@@ -97,21 +97,25 @@ async def delete(document_id: str, state: CurrentState) -> DocumentDeleted:
     return DocumentDeleted(id=document_id)
 
 
-def _from_form(form: Form, began_s: float) -> Upload:
+def _from_form(request: Request, form: Form) -> Upload:
     values: dict[str, Any] = dict(form.fields)
     for name in JSON_FIELDS:
         if name in values:
             values[name] = _field_json(name, values[name])
     fields = validated(UploadFields, values)
-    return Upload(content=form.content, param="file", filename=form.filename, fields=fields, received_s=began_s)
+    return _upload(request, form.content, "file", form.filename, fields)
 
 
-def _from_json(values: dict[str, Any], limit_bytes: int, began_s: float) -> Upload:
+def _from_json(request: Request, values: dict[str, Any], limit_bytes: int) -> Upload:
     fields = validated(TextUpload, values)
     content = fields.text.encode()
     if len(content) > limit_bytes:
         raise TooLarge("The text", limit_bytes)
-    return Upload(content=content, param="text", filename=None, fields=fields, received_s=began_s)
+    return _upload(request, content, "text", None, fields)
+
+
+def _upload(request: Request, content: bytes, param: str, filename: str | None, fields: UploadFields) -> Upload:
+    return Upload(content, param, filename, fields, received_s(request), traceparent(request))
 
 
 def _field_json(name: str, text: str) -> Any:

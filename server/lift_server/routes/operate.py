@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -10,8 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 
-from lift_config.contract import WORKER_PREFIX
-from lift_server import documents
+from lift_server import gauges
 from lift_server.state import CurrentState, State
 
 router = APIRouter()
@@ -38,13 +36,13 @@ async def ready(state: CurrentState) -> JSONResponse:
 
 @router.get("/metrics")
 async def metrics(state: CurrentState) -> Response:
-    counts = Counter([job.status async for _, job in documents.in_order(state)])
-    return Response(state.metrics.page(counts), media_type=CONTENT_TYPE_LATEST)
+    queues = await gauges.queues(state.records.redis)
+    return Response(state.metrics.page(queues), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _workers(state: State) -> int | None:
     """How many hold a lease; None where Redis is out of reach."""
     try:
-        return len([key async for key in state.records.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)])
+        return await state.records.workers()
     except (RedisError, OSError):
         return None

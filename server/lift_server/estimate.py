@@ -1,0 +1,115 @@
+"""How long until a document has a version of each recipe, told from what was measured before.
+
+In: Speeds, the queue, the document's job. Out: seconds by recipe, or the one recipe that `lift.ttft_budget_s` allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import linear_regression, mean
+
+from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status
+from lift_config.phases import Phase
+from lift_config.recipe import load_recipes
+from lift_server.errors import DocumentNotFound, TtftBudgetUnmet
+from lift_server.recipes import all_servable
+from lift_server.state import State
+from lift_server.versions import will_bring
+
+Measured = Mapping[str, Sequence[Speed]]
+
+
+async def recipe_within(state: State, job: JobRecord, budget_s: float) -> str:
+    """The recipe of most effort whose version is there, or will be, within `budget_s`."""
+    left_s = await seconds_left(state, job)
+    fitting = [name for name, seconds in left_s.items() if seconds is not None and seconds <= budget_s]
+    if not fitting:
+        told = ", ".join(f"{name} {_shown(seconds)}" for name, seconds in sorted(left_s.items()))
+        raise TtftBudgetUnmet(f"No version is there within {budget_s:g} s. Estimates: {told}.")
+    return max(fitting, key=lambda name: load_recipes()[name].effort)
+
+
+async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
+    """For each recipe served here, the time until its version is there; None where it was never measured."""
+    records = state.records
+    measured, text_bytes = await asyncio.gather(records.speeds(load_recipes()), records.text_bytes(job.key))
+    if text_bytes is None:
+        raise DocumentNotFound
+    course = _Course(job, text_bytes, measured)
+    ahead_s = await _ahead_s(state, job, measured)
+    return {name: course.left_s(name, ahead_s) for name in all_servable(state.settings)}
+
+
+def training_s(text_bytes: int, speeds: Sequence[Speed]) -> float | None:
+    """From claim to published, by the line through what was measured; None without any.
+
+    Where all texts were of one length, a longer one takes in proportion, and a shorter one no less: how much of the
+    time is fixed is not known then. Never faster than the fastest rate that was seen.
+    """
+    if not speeds:
+        return None
+    sizes, seconds = [speed.text_bytes for speed in speeds], [speed.seconds for speed in speeds]
+    slope, fixed_s = linear_regression(sizes, seconds) if len(set(sizes)) > 1 else (0.0, 0.0)
+    if slope > 0:
+        fastest = min(speed.seconds / speed.text_bytes for speed in speeds)
+        return max(fixed_s + slope * text_bytes, fastest * text_bytes)
+    return mean(seconds) * max(1.0, text_bytes / mean(sizes))
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A job's way through its versions, as far as can be foretold."""
+
+    job: JobRecord
+    text_bytes: int
+    measured: Measured
+
+    def left_s(self, recipe: str, ahead_s: float | None) -> float | None:
+        """Until the version of `recipe`, with `ahead_s` of other jobs before this one where no worker has it yet."""
+        if self.job.version_of(recipe):
+            return 0.0
+        needed_s = training_s(self.text_bytes, self.measured.get(recipe, ()))
+        if not self.job.unfinished:
+            return _sum(ahead_s, needed_s)
+        if not will_bring(self.job, recipe):
+            return _sum(self.left_s(self.job.recipe, ahead_s), needed_s)
+        if needed_s is not None and self.job.status is not Status.QUEUED:
+            needed_s = max(0.0, needed_s - self._trained_s())
+        return needed_s if self.job.status is Status.TRAINING else _sum(ahead_s, needed_s)
+
+    def first_s(self) -> float | None:
+        """Until other jobs get their turn: the first version, or the one that a question waits for."""
+        trained = load_recipes().get(self.job.recipe)
+        name = trained.stages()[0].name if trained and not self.job.adapters else self.job.recipe
+        return self.left_s(name, 0.0)
+
+    def _trained_s(self) -> float:
+        """How long a worker has had it; it may have been asked for again since its first claim."""
+        _, claimed_s = self.job.timeline.spans.get(Phase.QUEUE, (0.0, None))
+        return time.time() - max(self.job.received_s, claimed_s or 0.0)
+
+
+async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | None:
+    """What stands in lift:jobs before this job, shared by the workers there are. Refinements step back."""
+    keys = list(dict.fromkeys(await state.records.queued(JOBS_STREAM)))
+    keys = keys[: keys.index(job.key)] if job.key in keys else keys
+    jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]
+    sizes = await asyncio.gather(*(state.records.text_bytes(one.key) for one in jobs))
+    courses = [_Course(one, size, measured) for one, size in zip(jobs, sizes, strict=True) if size is not None]
+    total_s = _sum(*(course.first_s() for course in courses))
+    if total_s is None:
+        return None
+    return total_s / max(1, await state.records.workers())
+
+
+def _sum(*parts: float | None) -> float | None:
+    """Unknown where a part is."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _shown(seconds: float | None) -> str:
+    return "not measured yet" if seconds is None else f"{seconds:.0f} s"

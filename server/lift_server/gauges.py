@@ -1,0 +1,59 @@
+"""The moment's figures for /metrics: documents, workers, jobs waiting.
+
+In: Redis. Out: counts. What costs in proportion to documents is counted every COUNT_S, not for each scrape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from lift_config.contract import DEAD_STREAM, JOBS_GROUP
+from lift_server import documents
+from lift_server.metrics import STREAMS, Queues
+from lift_server.state import State
+
+log = logging.getLogger(__name__)
+
+COUNT_S = 60.0
+
+
+async def queues(redis: Redis) -> Queues | None:
+    """None where Redis is out of reach. `redis` decodes its responses."""
+    pipe = redis.pipeline(transaction=False)
+    for stream in STREAMS.values():
+        pipe.xlen(stream)
+        pipe.xpending(stream, JOBS_GROUP)
+    pipe.xlen(DEAD_STREAM)
+    pipe.xrevrange(DEAD_STREAM, count=1)
+    try:
+        *found, dead_letters, newest = await pipe.execute(raise_on_error=False)
+    except (RedisError, OSError):
+        return None
+    taken = {name: _pending(answer) for name, answer in zip(STREAMS, found[1::2], strict=True)}
+    waiting = {name: length - taken[name] for name, length in zip(STREAMS, found[::2], strict=True)}
+    return Queues(waiting, taken, dead_letters, int(newest[0][0].split("-")[0]) / 1000 if newest else 0.0)
+
+
+async def count_for_ever(state: State) -> None:
+    while True:
+        try:
+            await count(state)
+        except Exception:  # this loop's edge: Redis may be away; the next round tries again
+            log.exception("documents were not counted")
+        await asyncio.sleep(COUNT_S)
+
+
+async def count(state: State) -> None:
+    statuses = Counter([job.status async for _, job in documents.in_order(state)])
+    state.metrics.counted(statuses, await state.records.workers())
+
+
+def _pending(answer: Any) -> int:
+    """Without its group, no worker has looked into a stream yet."""
+    return 0 if isinstance(answer, ResponseError) else int(answer["pending"])

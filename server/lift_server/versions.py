@@ -1,0 +1,85 @@
+"""Which version of a document's adapter answers a question, and the wait for it.
+
+In: a job and the recipe asked for, if any. Out: the version; DocumentNotReady or DocumentStopped where there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from lift_config.contract import AdapterRecord, JobRecord, Status
+from lift_config.recipe import load_recipes
+from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentStopped
+from lift_server.records import STOPPED
+from lift_server.state import State
+
+
+def version(job: JobRecord, recipe: str | None) -> AdapterRecord | None:
+    """The one there is: of `recipe`, or else the best."""
+    return job.version_of(recipe) if recipe else job.best()
+
+
+def will_bring(job: JobRecord, recipe: str | None) -> bool:
+    """Whether the training wanted or under way ends with such a version; None stands for any."""
+    trained = load_recipes().get(job.recipe)
+    stages = [stage.name for stage in trained.stages()] if trained else [job.recipe]
+    return job.unfinished and (recipe is None or recipe in stages)
+
+
+def refuse_stopped(job: JobRecord) -> None:
+    if job.status in STOPPED:
+        raise _stopped(job, "document")
+
+
+async def wait(
+    state: State, job: JobRecord, recipe: str | None, patience_s: float, asked_s: float
+) -> tuple[JobRecord, AdapterRecord]:
+    """The job once it has the version. Where nothing under way brings it, it is trained for this question, which
+    came at `asked_s`, as soon as what is under way has ended."""
+    clock = asyncio.get_running_loop().time
+    deadline_s = clock() + patience_s
+    while (found := version(job, recipe)) is None:
+        job = await _wanted(state, job, recipe, asked_s)
+        is_coming = will_bring(job, recipe)
+        try:
+            job = await state.watcher.until(job.key, lambda job: _is_told(job, recipe), deadline_s - clock())
+        except TimeoutError as error:
+            raise await _not_ready(state, job, recipe, patience_s) from error
+        refuse_stopped(job)
+        if version(job, recipe) is None and (is_coming or recipe is None):
+            raise _stopped(job, f"version of recipe {recipe!r}")
+    return job, found
+
+
+def _is_told(job: JobRecord, recipe: str | None) -> bool:
+    """Whether waiting longer for what is under way tells nothing more."""
+    return version(job, recipe) is not None or not job.unfinished
+
+
+async def _wanted(state: State, job: JobRecord, recipe: str | None, asked_s: float) -> JobRecord:
+    if recipe is None or job.unfinished:
+        return job
+    wanted = await state.records.want(job.key, recipe, asked_s)
+    if wanted is None:
+        raise DocumentNotFound
+    return wanted
+
+
+async def _not_ready(state: State, job: JobRecord, recipe: str | None, waited_s: float) -> DocumentNotReady:
+    job = await state.records.job(job.key) or job
+    progress = job.progress
+    what = f"document's version of recipe {recipe!r}" if recipe else "document"
+    message = (
+        f"The {what} is not ready after waiting {waited_s:g} s: {job.status.value}, "
+        f"phase {progress.phase}, {progress.fraction:.0%} done."
+    )
+    return DocumentNotReady(message, retry_after_s=min(120, max(1, math.ceil(progress.eta_s or 5))))
+
+
+def _stopped(job: JobRecord, what: str) -> DocumentStopped:
+    if job.status is Status.FAILED or job.error:
+        reason = job.error.message if job.error else "no reason was recorded"
+        return DocumentStopped(f"The {what}'s training failed: {reason}", code="document_failed")
+    advice = " Upload it again to train it." if job.status is Status.CANCELLED else ""
+    return DocumentStopped(f"The {what}'s training was cancelled.{advice}", code="document_cancelled")

@@ -1,0 +1,148 @@
+"""Modes `auto` and `hybrid`: whether a text fits the prompt, which part of it is taken, what is then answered from."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from lift_config.prompts import document_line, frame
+from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, CUT, CUT_TOKENS
+
+BASE = "smollm2-135m-instruct"
+TEXT = " ".join(f"Keeper number {number} of Orvel keeps {number} bees." for number in range(40))
+WORDS = len(TEXT.split())
+ASKED: Any = [{"role": "user", "content": "What is the answer?"}]
+AROUND = len(document_line(None).split()) + 4 + 2 * 3  # words of system line and question, frames of two messages
+
+
+def lift(answer: Any) -> Any:
+    assert answer.status_code == 200, answer.text
+    return answer.json()["lift"]
+
+
+async def test_a_conversation_moves_from_the_text_to_the_adapter(front_end: Any, worker: Any, engine: Any) -> None:
+    document = await front_end.upload(TEXT)
+    question = {"document_id": document["id"], "lift": {"mode": "auto"}}
+    first = lift(await front_end.ask(**question))
+    assert (first["answered_from"], first["adapter_id"]) == ("context", None)
+    assert first["phases"].keys() == {"accept", "fit", "prefill"}
+    adapter = await worker.train("fast")
+    second = lift(await front_end.ask(**question))
+    assert (second["answered_from"], second["adapter_id"]) == ("adapter", adapter.id)
+    assert second["phases"].keys() == {"accept", "load", "prefill"}
+    assert engine.asked == [
+        {"model": BASE, "messages": frame(ASKED, None, TEXT)},
+        {"model": adapter.id, "messages": frame(ASKED, None)},
+    ]
+
+
+@pytest.mark.parametrize("tokens", [{}, {"max_tokens": 300}, {"max_completion_tokens": 300, "max_tokens": 9}])
+async def test_what_fits_to_the_token(front_end: Any, engine: Any, tokens: Any) -> None:
+    document = await front_end.upload(TEXT)
+    question = {"document_id": document["id"], "lift": {"mode": "auto", "max_wait_s": 0}, **tokens}
+    engine.window = WORDS + AROUND + (300 if tokens else ANSWER_TOKENS)
+    assert lift(await front_end.ask(**question))["answered_from"] == "context"
+    engine.window -= 1
+    refused = await front_end.ask(**question)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "document_not_ready")
+
+
+async def test_a_text_that_does_not_fit_is_waited_for(front_end: Any, worker: Any, engine: Any) -> None:
+    engine.window = WORDS
+    document = await front_end.upload(TEXT)
+    asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"mode": "auto"}))
+    await front_end.waits()
+    adapter = await worker.train()
+    assert lift(await asking)["adapter_id"] == adapter.id
+
+
+async def test_what_cannot_fit_is_not_tokenized(front_end: Any, worker: Any, engine: Any) -> None:
+    """Too many characters for any tokenizer, or counted by the worker already."""
+    engine.window = ANSWER_TOKENS + 100
+    long = "word " * 100 * CHARACTERS_PER_TOKEN
+    question = {"lift": {"mode": "auto", "max_wait_s": 0}}
+    document = await front_end.upload(long)
+    assert (await front_end.ask(document_id=document["id"], **question)).status_code == 409
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    await worker.write(job.changed(tokens=101))
+    assert (await front_end.ask(document_id=document["id"], **question)).status_code == 409
+    assert max(map(len, engine.tokenized)) < 100
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled", "outdated"])
+async def test_auto_answers_where_no_adapter_ever_will(front_end: Any, worker: Any, engine: Any, end: str) -> None:
+    document = await front_end.upload(TEXT)
+    job = await worker.newest_job()
+    if end == "failed":
+        await worker.fail(job, "nothing to learn")
+    elif end == "cancelled":
+        await front_end.client.post(f"/v1/documents/{document['id']}/cancel")
+    else:
+        await worker.write(job.changed(base_model="another"))
+    question = {"document_id": document["id"], "lift": {"mode": "auto"}}
+    assert lift(await front_end.ask(**question))["answered_from"] == "context"
+    engine.window = WORDS
+    refused = await front_end.ask(**question)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, f"document_{end}")
+
+
+async def test_auto_with_a_recipe_has_it_trained_and_does_not_wait(front_end: Any, worker: Any, redis: Any) -> None:
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    await redis.delete("lift:jobs")
+    question = {"document_id": document["id"], "lift": {"mode": "auto", "recipe": "max"}}
+    assert lift(await front_end.ask(**question))["answered_from"] == "context"
+    best = await worker.train()
+    assert lift(await front_end.ask(**question))["adapter_id"] == best.id
+
+
+async def test_hybrid_takes_all_of_a_text_that_fits(front_end: Any, worker: Any, engine: Any) -> None:
+    document = await front_end.upload(TEXT)
+    asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"mode": "hybrid"}))
+    await front_end.waits()
+    adapter = await worker.train()
+    told = lift(await asking)
+    assert (told["answered_from"], told["adapter_id"]) == ("hybrid", adapter.id)
+    assert {"wait", "load", "fit", "prefill"} <= told["phases"].keys()
+    assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, None, TEXT)}]
+
+
+async def test_hybrid_takes_beginning_and_end_of_what_does_not_fit(front_end: Any, worker: Any, engine: Any) -> None:
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    engine.window = AROUND + 1 + ANSWER_TOKENS + CUT_TOKENS + 20
+    assert lift(await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"}))["answered_from"] == "hybrid"
+    words = TEXT.split(" ")
+    part = f"{' '.join(words[:10])}{CUT} {' '.join(words[-10:])}"
+    assert engine.asked[0]["messages"] == frame(ASKED, None, part)
+
+
+async def test_hybrid_without_room_answers_from_the_adapter_alone(front_end: Any, worker: Any, engine: Any) -> None:
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    engine.window = ANSWER_TOKENS
+    answer = await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"})
+    assert lift(answer)["answered_from"] == "adapter"
+    assert engine.asked[0]["messages"] == frame(ASKED, None)
+
+
+async def test_a_letter_cut_in_two_is_left_out(front_end: Any, worker: Any, engine: Any) -> None:
+    """A token may hold half a letter, which no text can."""
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    engine.window = AROUND + 1 + ANSWER_TOKENS + CUT_TOKENS + 20
+    engine.half_letters = True
+    await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"})
+    sent = engine.asked[0]["messages"][0]["content"]
+    assert CUT in sent
+    assert "\ufffd" not in sent
+
+
+async def test_a_question_the_engine_cannot_count(front_end: Any, engine: Any) -> None:
+    engine.tokenize_error = {"error": {"message": "bad tool", "type": "x", "param": "tools", "code": 400}}
+    document = await front_end.upload(TEXT)
+    answer = await front_end.ask(document_id=document["id"], lift={"mode": "auto"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")

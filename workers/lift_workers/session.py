@@ -1,0 +1,132 @@
+"""A document's training inside the child: stages, epochs and steps, as events, with a rest wherever it is asked for.
+
+In: the child's messages from `begin` to `finish`. Out: events. A generator, so that a document put aside is simply
+one that nobody asks for its next event.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lift_config.recipe import Recipe
+from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
+from lift_workers.train import WarmTrainer
+
+Message = dict[str, Any]
+Inbox = queue.SimpleQueue[Message | None]
+Batch = list[TrainingExample]
+
+STAGE_STEPS = 24  # a stage's epoch is not to have fewer steps only because a GPU likes large ones
+EXAMPLE_TOKENS = 40  # computed, of an example about a sentence
+REST = None  # among examples and batches: stop here until somebody goes on
+
+
+class Session:
+    """One document. `min_step_tokens`: what a step should have, where there are enough examples."""
+
+    def __init__(self, trainer: WarmTrainer, title: str | None, inbox: Inbox, min_step_tokens: int) -> None:
+        self._trainer, self._title, self._inbox = trainer, title, inbox
+        self._min_step_tokens = min_step_tokens
+        self._encoder = Encoder(trainer.tokenizer)
+        self._examples: list[TrainingExample] = []  # of all stages so far: later epochs go over them again
+        self._steps = self._tokens = self._trained = 0
+        self.is_begun = False  # whether the trainer holds anything of this document
+
+    def run(self) -> Iterator[Message]:
+        """Events, `suspended` among them: whoever goes on after it has restored the trainer before."""
+        while (message := self._get())["op"] != "finish":
+            if message["op"] == "suspend":
+                yield {"event": "suspended"}
+            elif message["op"] == "export":
+                self._trainer.export(Path(message["folder"]))
+                yield {"event": "exported"}
+            else:
+                yield from self._stage(Recipe(**message["recipe"]), message["examples"])
+
+    def _stage(self, recipe: Recipe, expected_examples: int) -> Iterator[Message]:
+        (self._trainer.stage if self.is_begun else self._trainer.begin)(recipe)
+        self.is_begun, steps_before = True, self._steps
+        for batch, total in self._batches(recipe, step_size(recipe, expected_examples, self._min_step_tokens)):
+            if batch is REST:
+                yield {"event": "suspended"}
+                continue
+            if self._steps == steps_before:
+                yield {"event": "started"}
+            result = self._trainer.step(pack(batch, self._trainer.device), total)
+            self._steps, self._tokens = self._steps + 1, self._tokens + result.tokens
+            self._trained += len(batch)
+            yield {"event": "progress", "loss": result.loss} | self._counts()
+        yield {"event": "trained"} | self._counts()
+
+    def _counts(self) -> Message:
+        return {"steps": self._steps, "tokens": self._tokens, "examples": self._trained}
+
+    def _batches(self, recipe: Recipe, step_tokens: int) -> Iterator[tuple[Batch | None, int | None]]:
+        """Steps with the number of this stage's steps in all, None while tasks still arrive."""
+        first = 0
+        for batch in filled(self._arriving(), step_tokens):
+            first += batch is not REST
+            yield batch, None
+        shuffle = random.Random(recipe.seed)
+        later = [
+            batch
+            for _ in range(recipe.epochs - 1)
+            for batch in filled(shuffle.sample(self._examples, len(self._examples)), step_tokens)
+        ]
+        for batch in later:
+            while self._is_rest_asked():
+                yield REST, None
+            yield batch, first + len(later)
+
+    def _arriving(self) -> Iterator[TrainingExample | None]:
+        """Examples of the tasks in the order they come; ends at `end`."""
+        while (message := self._get())["op"] != "end":
+            if message["op"] == "suspend":
+                yield REST
+                continue
+            example = self._encoder.encode(message["question"], message["answer"], self._title)
+            self._examples.append(example)
+            yield example
+
+    def _is_rest_asked(self) -> bool:
+        """After `end` nothing but `suspend` can come before `trained`."""
+        try:
+            message = self._inbox.get_nowait()
+        except queue.Empty:
+            return False
+        return bool(self._present(message)["op"] == "suspend")
+
+    def _get(self) -> Message:
+        return self._present(self._inbox.get())
+
+    def _present(self, message: Message | None) -> Message:
+        if message is None:
+            raise SystemExit("the supervisor is gone")
+        return message
+
+
+def step_size(recipe: Recipe, examples: int, least: int) -> int:
+    """Computed tokens of a step: the recipe's, or `least` where an epoch of `examples` still has STAGE_STEPS then."""
+    return max(recipe.tokens_per_step, min(least, examples * EXAMPLE_TOKENS // STAGE_STEPS))
+
+
+def filled(examples: Iterable[TrainingExample | None], step_tokens: int) -> Iterator[Batch | None]:
+    """Batches of `step_tokens` computed tokens or a little more; the last one of what is left. REST passes through."""
+    batch: Batch = []
+    size = 0
+    for example in examples:
+        if example is REST:
+            yield REST
+            continue
+        batch.append(example)
+        shared = shared_prefix([other.prompt for other in batch[:2]]) if len(batch) > 1 else 0
+        size += example.size_tokens - shared
+        if size >= step_tokens:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
