@@ -1,5 +1,6 @@
 """How many adapters an engine holds: what is stated, else what memory allows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from lift_config.settings import Settings
 from lift_engine.capacity import Capacity, Memory, adapter_bytes, choose, free_host_bytes
+from lift_engine.launch import measured_capacity
 
 GB = 10**9
 LLAMA_8B = {
@@ -63,6 +65,21 @@ def test_bytes_of_an_adapter() -> None:
     assert adapter_bytes(LLAMA_8B, 16, 2) == 83_886_080  # 5.24 MB a rank, the published figure
     assert adapter_bytes({"text_config": LLAMA_8B | {"head_dim": 128}}, 16, 2) == 83_886_080
     assert adapter_bytes(LLAMA_8B, 16, 4) == 2 * 83_886_080
+
+
+def test_an_unknown_kind_of_model_wants_numbers() -> None:
+    with pytest.raises(ValueError, match=r"engine\.max_loras.*intermediate_size"):
+        adapter_bytes({"n_embd": 768, "hidden_size": 1, "num_attention_heads": 1, "num_hidden_layers": 1}, 16, 2)
+    settings = Settings(base_model="/no/such/model", engine={"max_loras": 3, "max_cpu_loras": 9})
+    assert measured_capacity(settings, 0, cuda=False) == Capacity(3, 9)  # which needs no look at the model
+
+
+def test_a_folders_config_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    settings = Settings(base_model=str(tmp_path), engine={"max_cpu_loras": 4})
+    capacity = measured_capacity(settings, 0, cuda=False)
+    assert capacity.max_cpu_loras == 4
+    assert 2 <= capacity.max_loras <= 4  # by this machine's memory
 
 
 def test_a_containers_limit_is_the_hosts_memory(tmp_path: Path) -> None:

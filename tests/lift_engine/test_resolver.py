@@ -50,6 +50,9 @@ def test_the_patches_hold_and_are_applied_once(registered: Any) -> None:
 
     from lift_engine import cpu_lora, cpu_seed
 
-    assert punica_cpu.sgmv_shrink is cpu_lora.sgmv_shrink
+    wrapper = punica_cpu.PunicaWrapperCPU
+    assert punica_cpu.bgmv_shrink is cpu_lora.bgmv_shrink
+    assert wrapper.add_lora_linear is cpu_lora.add_lora_linear
+    assert not hasattr(wrapper.update_metadata.__wrapped__, "__wrapped__")
     assert hasattr(CPUModelRunner.sample_tokens, cpu_seed.PATCHED)
     assert not hasattr(CPUModelRunner.sample_tokens.__wrapped__, cpu_seed.PATCHED)

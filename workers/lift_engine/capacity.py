@@ -18,6 +18,7 @@ HOST_SLOTS_SHARE = 0.05  # of host memory, where slots lie there too (engines on
 HOST_SHARE = 0.1  # of host memory, for adapters kept beside the slots; the rest is the trainer's, Redis', the system's
 MIN_SLOTS, MAX_SLOTS = 2, 32  # more slots make every step on a GPU slower
 MAX_HOST = 512
+MODEL_FIELDS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ def choose(settings: Settings, adapter_bytes: int, memory: Memory) -> Capacity:
 
 
 def adapter_bytes(config: Mapping[str, Any], rank: int, value_bytes: int) -> int:
-    """One adapter of all linear layers at `rank`, as a slot holds it. `config` is a base model's config.json."""
+    """One adapter of all linear layers at `rank`, as a slot holds it. `config` is a base model's config.json;
+    ValueError where it does not speak of layers as most do."""
     model: Mapping[str, Any] = config.get("text_config", config)
+    if lacking := [name for name in MODEL_FIELDS if name not in model]:
+        raise ValueError(
+            f"engine.max_loras, engine.max_cpu_loras: state both; config.json lacks {', '.join(lacking)} to choose by"
+        )
     hidden, inner, heads = model["hidden_size"], model["intermediate_size"], model["num_attention_heads"]
     head = model.get("head_dim") or hidden // heads
     queries, keys = heads * head, (model.get("num_key_value_heads") or heads) * head

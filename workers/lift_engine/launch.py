@@ -69,7 +69,10 @@ def uses_cuda(settings: Settings) -> bool:
 
 
 def measured_capacity(settings: Settings, index: int, *, cuda: bool) -> Capacity:
-    """How many adapters the engine is to hold, by what is free now."""
+    """How many adapters the engine is to hold: as stated, else by what is free now."""
+    stated = Capacity(settings.engine.max_loras, settings.engine.max_cpu_loras)
+    if stated.max_loras and stated.max_cpu_loras:
+        return stated
     size = adapter_bytes(read_config(settings), settings.max_lora_rank, VALUE_BYTES[_dtype(settings, cuda)])
     memory = Memory(_free_device_bytes(settings, index) if cuda else None, free_host_bytes())
     capacity = choose(settings, size, memory)
