@@ -142,6 +142,7 @@ def test_mode_context_puts_the_text_into_the_prompt(trained: Trained, ask: Ask) 
 def test_the_same_content_again_is_ready_at_once_and_trains_nothing(
     trained: Trained, invented: Json, client: OpenAI, ask: Ask, product: Product
 ) -> None:
+    claims = product.log("worker-0").count(f"job {trained.job_key}: claimed")
     body = {"text": f"\ufeff{invented['text']}", "title": invented["title"], "recipe": "max"}
     again: Any = client.post("/documents", cast_to=object, body=body)
     assert again["id"] != trained.id
@@ -150,7 +151,32 @@ def test_the_same_content_again_is_ready_at_once_and_trains_nothing(
     assert lift(answer)["adapter_id"] == trained.adapter_id
     client.delete(f"/documents/{again['id']}", cast_to=object)
     assert lift(ask("What is the station's cat called?", document_id=trained.id))["answered_from"] == "adapter"
-    assert product.log("worker-0").count(f"job {trained.job_key}: claimed") == 1
+    assert product.log("worker-0").count(f"job {trained.job_key}: claimed") == claims
+
+
+def test_hybrid_puts_the_text_beside_the_adapter(trained: Trained, ask: Ask) -> None:
+    answer = ask("Who founded Velmora Station?", document_id=trained.id, lift={"mode": "hybrid"})
+    assert lift(answer)["answered_from"] == "hybrid"
+    assert lift(answer)["adapter_id"] == trained.adapter_id
+    assert answer.usage.prompt_tokens > trained.document["tokens"]
+
+
+def test_a_recipe_asked_for_answers_from_its_version(trained: Trained, ask: Ask) -> None:
+    answer = ask("Who founded Velmora Station?", document_id=trained.id, lift={"recipe": "fast"})
+    assert lift(answer)["adapter_id"] == trained.document["adapters"][0]["id"]
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask("Who?", document_id=trained.id, lift={"recipe": "paper"})  # its rank: 128
+    assert (refused.value.code, refused.value.param) == ("invalid_value", "lift.recipe")
+
+
+def test_a_budget_is_met_or_refused(trained: Trained, client: OpenAI, ask: Ask) -> None:
+    ready = ask("Who founded Velmora Station?", document_id=trained.id, lift={"ttft_budget_s": 1})
+    assert lift(ready)["adapter_id"] == trained.adapter_id
+    new: Any = client.post("/documents", cast_to=object, body={"text": "The mast of the Arvenna is made of ash wood."})
+    with pytest.raises(openai.ConflictError) as refused:
+        ask("What is the mast made of?", document_id=new["id"], lift={"ttft_budget_s": 0.01})
+    assert refused.value.code == "ttft_budget_unmet"
+    client.delete(f"/documents/{new['id']}", cast_to=object)
 
 
 def test_a_seed_and_a_long_question_do_not_end_the_engine(trained: Trained, ask: Ask, product: Product) -> None:
@@ -222,6 +248,33 @@ def test_a_document_longer_than_the_context_window(
     with pytest.raises(openai.BadRequestError) as refused:
         ask("Where did the ship trade on day 3?", document_id=document["id"], lift={"mode": "context"})
     assert refused.value.code == "context_length_exceeded"
+    hybrid = ask("Where did the ship trade on day 3?", document_id=document["id"], lift={"mode": "hybrid"})
+    assert lift(hybrid)["answered_from"] == "hybrid"
+    assert CONTEXT_WINDOW * 0.8 < hybrid.usage.prompt_tokens < CONTEXT_WINDOW
+
+
+def test_a_conversation_moves_from_the_text_to_the_adapter(
+    client: OpenAI, ask: Ask, watch: Callable[[str], list[Json]]
+) -> None:
+    """The question is asked as soon as the upload is answered, and waits for no training."""
+    body = {"text": "The Arvenna's mast is made of ash wood. Her cook is called Odd Kverne.", "recipe": "fast"}
+    uploaded: Any = client.post("/documents", cast_to=object, body=body)
+    first = ask("What is the mast made of?", document_id=uploaded["id"], lift={"mode": "auto"})
+    assert lift(first)["answered_from"] == "context"
+    document = watch(uploaded["id"])[-1]
+    second = ask("What is the mast made of?", document_id=uploaded["id"], lift={"mode": "auto"})
+    assert lift(second)["answered_from"] == "adapter"
+    assert lift(second)["adapter_id"] == document["adapter"]["id"]
+
+
+def test_a_new_document_goes_before_a_refinement(client: OpenAI, ask: Ask, watch: Callable[[str], list[Json]]) -> None:
+    texts = ["The lamp of Karsund burns seal oil. Its keeper is Ivar Bolt.", "The quay of Ostrand has nine cranes."]
+    slow: Any = client.post("/documents", cast_to=object, body={"text": texts[0], "recipe": "max"})
+    assert lift(ask("Who keeps the lamp?", document_id=slow["id"]))["adapter_version"] == 1
+    quick: Any = client.post("/documents", cast_to=object, body={"text": texts[1], "recipe": "fast"})
+    ask("How many cranes has the quay?", document_id=quick["id"])
+    assert client.get(f"/documents/{slow['id']}", cast_to=object)["unfinished"]  # type: ignore[index]
+    assert [adapter["recipe"] for adapter in watch(slow["id"])[-1]["adapters"]] == ["fast", "max"]
 
 
 # ---- what the operator sees ---------------------------------------------------------------------------------------
