@@ -143,7 +143,7 @@ async def _healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @asynccontextmanager
 async def child(settings: Settings) -> AsyncIterator[Trainer]:
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
     trainer = Trainer([sys.executable, "-m", "lift_workers.child"], settings.worker.stall_s, environment)
     await trainer.start()
     try:

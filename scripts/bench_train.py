@@ -75,7 +75,7 @@ class Speed:
 
 def main() -> None:
     arguments = _arguments()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker's child: who has no turn must not spin
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the worker's child
     os.environ.setdefault("TQDM_DISABLE", "1")
     tasks = [json.loads(line) for line in arguments.tasks.read_text("utf-8").splitlines()][: arguments.limit]
     with tempfile.TemporaryDirectory() as folder:

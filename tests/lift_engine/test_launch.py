@@ -26,7 +26,7 @@ def test_cpu() -> None:
     assert "--enforce-eager" in argv
     assert "--lora-dtype" not in argv
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "3"
-    assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_WAIT_POLICY"]) == ("nobind", "PASSIVE")
+    assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["GOMP_SPINCOUNT"]) == ("nobind", "2000")
     assert "CUDA_VISIBLE_DEVICES" not in environment
 
 

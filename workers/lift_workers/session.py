@@ -68,9 +68,11 @@ class Session:
     def _batches(self, recipe: Recipe, step_tokens: int) -> Iterator[tuple[Batch | None, int | None]]:
         """Steps with the number of this stage's steps in all, None while tasks still arrive."""
         first = 0
+        self._trainer.share_cores(True)
         for batch in filled(self._arriving(), step_tokens):
             first += batch is not REST
             yield batch, None
+        self._trainer.share_cores(False)
         shuffle = random.Random(recipe.seed)
         later = [
             batch

@@ -58,6 +58,7 @@ class WarmTrainer:
         model = AutoModelForCausalLM.from_pretrained(
             base_model, revision=revision, dtype=dtype, attn_implementation=ATTENTION
         )
+        self._threads = torch.get_num_threads()
         self._use(model.to(self.device))
 
     def _use(self, model: Any) -> None:
@@ -109,6 +110,11 @@ class WarmTrainer:
                 bias_LK=pack.tree.bias_LK(self._dtype),
             ).logits[0]
         return nn.functional.cross_entropy(logits_AV.float(), pack.labels_A)
+
+    def share_cores(self, shared: bool) -> None:
+        """Leave half of the CPU's cores to the engine, or take all: threads of two processes on one core wait for each
+        other at the end of every operation, and a step has thousands of them."""
+        torch.set_num_threads(max(1, self._threads // 2) if shared else self._threads)
 
     def export(self, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT and vLLM read them."""
