@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lift_config.recipe import Recipe
@@ -23,7 +22,6 @@ from lift_workers.tree import ATTENTION
 
 WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
 MAX_GRAD_NORM = 1.0
-ON_CPU = [SDPBackend.MATH]  # torch's fused kernel takes four times as long for the many short branches of a tree
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,6 @@ class WarmTrainer:
 
     def __init__(self, base_model: str, *, revision: str | None, device: str, dtype: torch.dtype) -> None:
         self.device, self._dtype = torch.device(device), dtype
-        on_cpu = self.device.type == "cpu"
-        self._attention = ON_CPU if on_cpu else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         self.tokenizer = AutoTokenizer.from_pretrained(base_model, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
             base_model, revision=revision, dtype=dtype, attn_implementation=ATTENTION
@@ -100,15 +96,14 @@ class WarmTrainer:
 
     def loss(self, pack: Pack) -> torch.Tensor:
         """Mean negative log-likelihood per answer token of `pack` under the adapter."""
-        with sdpa_kernel(self._attention):
-            logits_AV = self._model(
-                input_ids=pack.input_ids_T[None],
-                position_ids=pack.position_ids_T[None],
-                logits_to_keep=pack.rows_A,
-                use_cache=False,
-                layout=pack.tree,
-                bias_LK=pack.tree.bias_LK(self._dtype),
-            ).logits[0]
+        logits_AV = self._model(
+            input_ids=pack.input_ids_T[None],
+            position_ids=pack.position_ids_T[None],
+            logits_to_keep=pack.rows_A,
+            use_cache=False,
+            layout=pack.tree,
+            biases=pack.tree.biases(self._dtype),
+        ).logits[0]
         return nn.functional.cross_entropy(logits_AV.float(), pack.labels_A)
 
     def share_cores(self, shared: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention, softmax
 from transformers import AttentionInterface
 
 ATTENTION = "lift_tree"
@@ -31,15 +31,24 @@ class Tree:
     is_padding_NL: torch.Tensor
     place_P: torch.Tensor
 
-    def bias_LK(self, dtype: torch.dtype) -> torch.Tensor:
-        """For the scores of a branch's tokens: 0 for the prefix and the branch so far, -inf for what follows.
+    def biases(self, dtype: torch.dtype) -> Biases:
+        """Padding stands at a branch's end, so that hiding what follows hides it from everything before it."""
+        longest, device = self.padded_NL.shape[1], self.padded_NL.device
+        return Biases(_hiding_later(self.shared, 0, dtype, device), _hiding_later(longest, self.shared, dtype, device))
 
-        Padding stands at a branch's end, so this hides it from everything before it.
-        """
-        longest = self.padded_NL.shape[1]
-        later = torch.ones(longest, longest, dtype=torch.bool, device=self.padded_NL.device).triu(1)
-        hidden = torch.cat([later.new_zeros(longest, self.shared), later], dim=1)
-        return torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+@dataclass(frozen=True)
+class Biases:
+    """Added to attention scores, 0 or -inf: of the prefix, and of a branch's L tokens to K = shared + L."""
+
+    prefix_SS: torch.Tensor
+    branch_LK: torch.Tensor
+
+
+def _hiding_later(count: int, before: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """[count, before + count]: all that stands before, and of their own those so far."""
+    later = torch.ones(count, before + count, dtype=torch.bool, device=device).triu(before + 1)
+    return torch.zeros_like(later, dtype=dtype).masked_fill_(later, float("-inf"))
 
 
 def tree(shared: int, branches: Sequence[int], device: torch.device | str) -> Tree:
@@ -89,22 +98,22 @@ def tree_attention(
     attention_mask: None,
     *,
     layout: Tree,
-    bias_LK: torch.Tensor,
-    scaling: float | None = None,
+    biases: Biases,
+    scaling: float,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' AttentionInterface: [1, heads, T, D] in, [1, T, heads, D] out. The model's forward passes on
-    `layout` and `bias_LK`."""
+    `layout` and `biases`."""
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, heads, D]
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     shared = layout.shared
     own_q, own_k, own_v = (_to_batch(states[shared:], layout) for states in (q, k, v))
-    batch = _attend(own_q, _behind(k[:shared], own_k), _behind(v[:shared], own_v), scaling, bias_LK)
+    batch = _attend(own_q, _behind(k[:shared], own_k), _behind(v[:shared], own_v), scaling, biases.branch_LK)
     row = _to_row(batch, layout)
     if shared:
-        prefix = _attend(q[None, :shared], k[None, :shared], v[None, :shared], scaling, None)
+        prefix = _attend(q[None, :shared], k[None, :shared], v[None, :shared], scaling, biases.prefix_SS)
         row = torch.cat([prefix[0], row])
     return row[None], None
 
@@ -126,13 +135,15 @@ def _behind(shared: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     return torch.cat([shared.expand(own.shape[0], *shared.shape), own], dim=1)
 
 
-def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float | None, bias_LK: torch.Tensor | None
-) -> torch.Tensor:
-    """[N, L, heads, D] in and out; plainly causal without a bias."""
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float, bias: torch.Tensor) -> torch.Tensor:
+    """[N, L, heads, D] in and out. On a CPU in plain products: torch's fused kernel takes several times as long for
+    many short rows, its unfused one computes bfloat16 in float32."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    causal = bias_LK is None
-    return scaled_dot_product_attention(q, k, v, attn_mask=bias_LK, is_causal=causal, scale=scaling).transpose(1, 2)
+    if q.is_cuda:
+        return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling).transpose(1, 2)
+    scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scaling)
+    weights = softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
+    return torch.bmm(weights, v.flatten(0, 1)).view_as(q).transpose(1, 2)
 
 
 AttentionInterface.register(ATTENTION, tree_attention)
