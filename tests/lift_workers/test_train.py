@@ -13,12 +13,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from tests.lift_workers.tiny import save_tiny_model
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from lift_config.contract import ADAPTER_FILES
 from lift_config.prompts import frame
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
+from lift_workers.loss import ROWS, answer_loss
 from lift_workers.train import WarmTrainer, learning_rate
 
 TASKS = [
@@ -131,6 +132,39 @@ def test_training_equals_the_plain_loop(
     mine = plain.named(trainer.adapter.weights.detach(), trainer)
     for name, parameter in plain.parameters.items():
         torch.testing.assert_close(mine[name], parameter.detach(), rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_head_that_does_more_is_left_to_the_model(trainer: WarmTrainer, tmp_path: Path) -> None:
+    """Granite divides its logits; the loss must be of those."""
+    trainer.tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = GraniteConfig(vocab_size=len(trainer.tokenizer), num_key_value_heads=2, logits_scaling=4.0, **sizes)
+    GraniteForCausalLM(config).save_pretrained(tmp_path)
+    granite = WarmTrainer(str(tmp_path), revision=None, device="cpu", dtype=torch.float32)
+    granite.begin(recipe())
+    example = Encoder(granite.tokenizer).encode("Who?", "Pavel Doru", None)
+    plain = PlainLoop(tmp_path, tmp_path / "exported")
+    plain.load(granite)
+    torch.testing.assert_close(granite.loss(pack([example])), plain.loss([example]), rtol=1e-5, atol=1e-6)
+    assert not granite._has_plain_head
+    trainer.begin(recipe())
+    assert trainer._has_plain_head
+
+
+def test_the_fused_loss_is_cross_entropy() -> None:
+    rows = 2 * ROWS + 3
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(rows, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(50, 16, generator=generator)
+    labels = torch.randint(0, 50, (rows,), generator=generator)
+    plain = nn.functional.cross_entropy(hidden @ weight.t(), labels)
+    fused = answer_loss(hidden, weight, labels)
+    torch.testing.assert_close(fused, plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * fused, hidden), torch.autograd.grad(3 * plain, hidden), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_bfloat16_steps_go_the_same_way(folder: Path, examples: list[TrainingExample]) -> None:

@@ -7,6 +7,7 @@ take no gradients. A document can be put aside and taken up again: a Snapshot is
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lift_config.recipe import Recipe
-from lift_workers.encode import Pack
+from lift_workers.encode import Pack, TrainingExample, pack
 from lift_workers.lora import Adapter, inject
+from lift_workers.loss import answer_loss
 from lift_workers.tree import ATTENTION
 
 WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
@@ -96,15 +98,36 @@ class WarmTrainer:
 
     def loss(self, pack: Pack) -> torch.Tensor:
         """Mean negative log-likelihood per answer token of `pack` under the adapter."""
-        logits_AV = self._model(
-            input_ids=pack.input_ids_T[None],
-            position_ids=pack.position_ids_T[None],
-            logits_to_keep=pack.rows_A,
-            use_cache=False,
-            layout=pack.tree,
-            biases=pack.tree.biases(self._dtype),
-        ).logits[0]
-        return nn.functional.cross_entropy(logits_AV.float(), pack.labels_A)
+        if self._has_plain_head:
+            return answer_loss(self._hidden(pack), self._model.get_output_embeddings().weight, pack.labels_A)
+        return nn.functional.cross_entropy(self._logits(pack).float(), pack.labels_A)
+
+    def _hidden(self, pack: Pack) -> torch.Tensor:
+        """What the head sees at the rows whose next token is an answer's."""
+        states_TD = self._model.get_decoder()(**self._inputs(pack)).last_hidden_state[0]
+        rows_AD: torch.Tensor = states_TD.index_select(0, pack.rows_A)
+        return rows_AD
+
+    def _logits(self, pack: Pack) -> torch.Tensor:
+        """By the model's own way from there to the logits."""
+        logits_AV: torch.Tensor = self._model(**self._inputs(pack), logits_to_keep=pack.rows_A).logits[0]
+        return logits_AV
+
+    def _inputs(self, pack: Pack) -> dict[str, Any]:
+        return {
+            "input_ids": pack.input_ids_T[None],
+            "position_ids": pack.position_ids_T[None],
+            "use_cache": False,
+            "layout": pack.tree,
+            "biases": pack.tree.biases(self._dtype),
+        }
+
+    @torch.no_grad()
+    def _is_head_plain(self) -> bool:
+        """Whether logits are a product with the head's weight and nothing else: some models scale or cap them."""
+        head = self._model.get_output_embeddings()
+        probe = pack([TrainingExample(array("i", [1, 2]), array("i", [3, 4]))], self.device)
+        return head.bias is None and torch.equal(self._logits(probe), self._hidden(probe) @ head.weight.t())
 
     def share_cores(self, shared: bool) -> None:
         """Leave half of the CPU's cores to the engine, or take all: threads of two processes on one core wait for each
@@ -142,6 +165,7 @@ class WarmTrainer:
         if self._adapter and (self._adapter.rank, self._adapter.alpha) == (recipe.rank, recipe.alpha):
             return
         self._adapter = Adapter(self._layers, recipe.rank, recipe.alpha)
+        self._has_plain_head = self._is_head_plain()
         self._optimizer = torch.optim.AdamW([self._adapter.weights], weight_decay=0.0, fused=True)
 
 
