@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from lift_config.contract import ADAPTER_FILES
 from lift_config.recipe import load_recipes
 from lift_config.settings import Settings
 from lift_workers.child import GPU_STEP_TOKENS, KEPT_ASIDE, min_step_tokens
-from lift_workers.session import EXAMPLE_TOKENS, STAGE_STEPS, step_size
+from lift_workers.encode import TrainingExample, pack
+from lift_workers.session import EXAMPLE_TOKENS, MAX_PADDED, STAGE_STEPS, filled, step_size
+from lift_workers.train import WarmTrainer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -198,3 +201,26 @@ def test_a_step_grows_with_the_document_but_leaves_a_short_one_its_number_of_ste
     assert step_size(recipe, 10_000, least=2048) == 2048
     assert step_size(recipe, 600, least=2048) == 600 * EXAMPLE_TOKENS // STAGE_STEPS == 1000
     assert step_size(recipe, 20, least=2048) == recipe.tokens_per_step
+
+
+def example(tokens: int) -> TrainingExample:
+    return TrainingExample(array("i", range(tokens - 1)), array("i", [1]))
+
+
+def test_a_long_example_does_not_make_short_ones_mostly_padding() -> None:
+    short, long = [example(20)] * 60, example(400)
+    batches = list(filled([*short, long, *short], 1000))
+    for batch in batches:
+        assert batch
+        assert len(batch) * max(one.size_tokens for one in batch) <= MAX_PADDED * 1000
+    assert sum(len(batch or ()) for batch in batches) == 121
+    assert list(filled([long], 100)) == [[long]]
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    trainer = WarmTrainer(str(save_tiny_model(tmp_path)), revision=None, device="cpu", dtype=torch.float32)
+    trainer.begin(load_recipes()["fast"].model_copy(update={"rank": 4, "alpha": 8}))
+    with torch.no_grad():
+        trainer.adapter.weights.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0"):
+        trainer.step(pack([example(9)]), None)

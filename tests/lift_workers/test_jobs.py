@@ -104,6 +104,20 @@ async def test_a_finished_job_leaves_the_queue(redis: Redis, enqueue: Enqueue, f
     assert (await redis.xlen(DEAD_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
 
 
+async def test_an_end_whose_reply_was_lost_is_no_cancellation(redis: Redis, enqueue: Enqueue) -> None:
+    """redis-py runs a transaction again whose EXEC was applied but not answered."""
+    await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    ready = claim.job.changed(status=Status.READY, unfinished=False)
+    await claim.finish(ready)
+    claim.has_ended = False
+    await claim.finish(ready)
+    assert claim.has_ended
+    claim.has_ended = False
+    with pytest.raises(JobCancelled):
+        await claim.finish(ready.changed(status=Status.FAILED))
+
+
 async def test_a_job_with_a_version_goes_on_behind_all_that_have_none(
     redis: Redis, enqueue: Enqueue, find: Find
 ) -> None:

@@ -116,7 +116,10 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
     assert run.course.done
     begin, stage, *tasks, end, export, finish = trainer.sent
     assert (begin["op"], begin["title"]) == ("begin", "Handbook")
-    assert (stage["recipe"], stage["examples"]) == (load_recipes()["fast"].model_dump(), 2 * 2)
+    assert (stage["recipe"], stage["examples"]) == (
+        load_recipes()["fast"].model_dump(),
+        2 * load_recipes()["fast"].effort,
+    )
     assert (end, export, finish) == ({"op": "end"}, {"op": "export", "folder": "out"}, {"op": "finish"})
     assert any(question.startswith("Fill in the blank: ") for question in trainer.questions())
     assert {"op": "task", "question": "What burns in the generator?", "answer": "fish oil"} in tasks
@@ -147,7 +150,7 @@ async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
 async def test_a_generator_that_writes_nothing_leaves_the_documents_own_words() -> None:
     run = Run(trainer := FakeTrainer(), FakeGenerator(""))
     await run.stage()
-    assert len(trainer.of("task")) == 2
+    assert len(trainer.of("task")) == 2 * load_recipes()["fast"].cloze_per_segment
 
 
 async def test_no_task_at_all_fails_for_good() -> None:
@@ -230,5 +233,16 @@ async def test_a_refused_count_of_tokens_costs_no_training() -> None:
             raise SampleRefused("too long")
 
     run = Run(FakeTrainer(), Refusing())
+    await run.stage()
+    assert (run.told[-1].progress.fraction, run.told[-1].tokens) == (1.0, 0)
+
+
+async def test_a_count_of_tokens_that_never_comes_costs_no_training() -> None:
+    class Hanging(FakeGenerator):
+        async def count_tokens(self, text: str) -> int:
+            await asyncio.Event().wait()
+            return 0
+
+    run = Run(FakeTrainer(), Hanging())
     await run.stage()
     assert (run.told[-1].progress.fraction, run.told[-1].tokens) == (1.0, 0)

@@ -35,7 +35,7 @@ from lift_config.contract import (
     job_redis_key,
     speeds_redis_key,
 )
-from lift_workers.fence import begun, check, claimable, gives_way, lease_of
+from lift_workers.fence import JobCancelled, begun, check, claimable, gives_way, lease_of
 from lift_workers.race import ended
 
 Report = Callable[[JobRecord], Awaitable[None]]
@@ -226,7 +226,20 @@ class Claim:
                 letter: Any = {JOB_FIELD: job.key, "code": job.error.code, "attempts": self.attempt}
                 pipe.xadd(DEAD_STREAM, letter, maxlen=DEAD_LETTERS)
 
-        await self._write(end, job, is_end=True)
+        try:
+            await self._write(end, job, is_end=True)
+        except JobCancelled:
+            if not await self._is_written(job):
+                raise
+            self.job, self.has_ended = job, True
+
+    async def _is_written(self, job: JobRecord) -> bool:
+        """Whether `job` stands in Redis after all: a reply lost on its way makes redis-py try again, which finds the
+        claim ended by its own hand."""
+        names = ("fence", "status", "unfinished", "adapters", "error")
+        found: Any = await self._queue.redis.hmget(job_redis_key(job.key), *names)
+        values = job.to_redis()
+        return [value and value.decode() for value in found] == [values[name] for name in names]
 
     async def release(self, *, after_s: float = 0.0, is_attempt: bool = True) -> None:
         """Hand the job back, for any worker to take in `after_s`, at most a lease from now.

@@ -13,6 +13,7 @@ import math
 import secrets
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,12 @@ class Course:
         return stage
 
     async def _train(self, stage: _Stage, telling: _Telling) -> None:
-        works = [self._send_tasks(stage, telling), self._follow(stage, telling)]
-        if not telling.job.tokens:
-            works.append(self._count_tokens(telling))
-        await _together(*works)
+        counting = asyncio.ensure_future(self._count_tokens(telling))
+        try:
+            await _together(self._send_tasks(stage, telling), self._follow(stage, telling))
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
 
     async def _send_tasks(self, stage: _Stage, telling: _Telling) -> None:
         """Every task to the child: first those that need no generator, so that training starts at once."""
@@ -122,8 +125,9 @@ class Course:
         telling.start(Phase.SYNTHESIZE)
         for task in stage.cover:
             await self._send(task, telling)
-        async for task in self._synthesis.tasks(stage.recipe, stage.written.add):
-            await self._send(task, telling)
+        async with aclosing(self._synthesis.tasks(stage.recipe, stage.written.add)) as tasks:
+            async for task in tasks:
+                await self._send(task, telling)
         telling.end(Phase.SYNTHESIZE)
         if not self._tasks:
             raise JobFailed("no_tasks", "No usable question could be written about this document.", retry=False)
@@ -162,9 +166,11 @@ class Course:
 
     async def _count_tokens(self, telling: _Telling) -> None:
         """Only told, never needed: training neither waits for it nor fails with it."""
+        if telling.job.tokens:
+            return
         try:
             tokens = await self._generator.count_tokens(self._text)
-        except SampleRefused as refused:
+        except (SampleRefused, JobFailed) as refused:
             logger.warning("job %s: its tokens stay uncounted: %s", telling.job.key, refused)
             return
         telling.job = telling.job.changed(tokens=tokens)

@@ -22,6 +22,7 @@ Batch = list[TrainingExample]
 
 STAGE_STEPS = 24  # a stage's epoch is not to have fewer steps only because a GPU likes large ones
 EXAMPLE_TOKENS = 40  # computed, of an example about a sentence
+MAX_PADDED = 4  # times a step's tokens: what attention may hold of a batch, padding counted
 REST = None  # among examples and batches: stop here until somebody goes on
 
 
@@ -72,6 +73,7 @@ class Session:
         for batch in filled(self._arriving(), step_tokens):
             first += batch is not REST
             yield batch, None
+            self._trainer.share_cores(True)  # again: after a rest another document has been at it
         self._trainer.share_cores(False)
         shuffle = random.Random(recipe.seed)
         later = [
@@ -82,6 +84,7 @@ class Session:
         for batch in later:
             while self._is_rest_asked():
                 yield REST, None
+                self._trainer.share_cores(False)
             yield batch, first + len(later)
 
     def _arriving(self) -> Iterator[TrainingExample | None]:
@@ -117,18 +120,26 @@ def step_size(recipe: Recipe, examples: int, least: int) -> int:
 
 
 def filled(examples: Iterable[TrainingExample | None], step_tokens: int) -> Iterator[Batch | None]:
-    """Batches of `step_tokens` computed tokens or a little more; the last one of what is left. REST passes through."""
+    """Batches of `step_tokens` computed tokens or a little more; the last one of what is left. REST passes through.
+
+    A batch ends early before an example so much longer than the others that attention (tree.py) would be mostly
+    padding: all of a batch are padded to its longest.
+    """
     batch: Batch = []
-    size = 0
+    size = longest = 0
     for example in examples:
         if example is REST:
             yield REST
             continue
+        longest = max(longest, example.size_tokens)
+        if batch and (len(batch) + 1) * longest > MAX_PADDED * step_tokens:
+            yield batch
+            batch, size, longest = [], 0, example.size_tokens
         batch.append(example)
         shared = shared_prefix([other.prompt for other in batch[:2]]) if len(batch) > 1 else 0
         size += example.size_tokens - shared
         if size >= step_tokens:
             yield batch
-            batch, size = [], 0
+            batch, size, longest = [], 0, 0
     if batch:
         yield batch

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -213,7 +213,7 @@ class Synthesis:
         self._written = {segment.number: _Written() for segment in segments}
         self.usage = SynthesisUsage()
 
-    async def tasks(self, recipe: Recipe, on_segment: Callable[[int], None]) -> AsyncIterator[SyntheticTask]:
+    async def tasks(self, recipe: Recipe, on_segment: Callable[[int], None]) -> AsyncGenerator[SyntheticTask]:
         """New tasks, until each segment has been given the recipe's number of them, counting earlier stages; those of
         one segment together, in the order segments are finished.
 

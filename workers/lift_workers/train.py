@@ -89,6 +89,8 @@ class WarmTrainer:
         self._optimizer.param_groups[0]["lr"] = learning_rate(self._recipe, self._step, total_steps)
         weights.grad.zero_()
         loss = self.loss(pack)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self._step}: better no version than this one")
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_([weights], MAX_GRAD_NORM)
         self._optimizer.step()

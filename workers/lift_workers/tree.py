@@ -1,8 +1,9 @@
 """Tree attention: the examples of a pack, side by side in one row, each attend to themselves and the prefix they share.
 
 In: queries, keys and values of the whole row from a transformers model (`ATTENTION` is its attn_implementation).
-Out: what separate rows would give. The branches are laid out as a batch for attention alone, so its cost grows with
-the pack's length and not with its square; no mask of the row's size exists. The same code serves CPUs and GPUs.
+Out: what separate rows would give. For attention alone the branches are laid out as a batch, so its cost grows with
+branches times the longest one (session.py bounds that) and not with the row's square; no mask of the row's size exists.
+The same layout serves CPUs and GPUs.
 """
 
 from __future__ import annotations

@@ -133,11 +133,15 @@ class Worker:
     async def _look(self, streams: Sequence[str]) -> None:
         """`_next`, where the queue has one. A cancellation waits for the answer: a claim made is never lost."""
         looking = asyncio.ensure_future(self._queue.claim(streams))
-        try:
-            self._next = await asyncio.shield(looking)
-        except asyncio.CancelledError:
-            self._next = await looking
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while not looking.done():
+            try:
+                await asyncio.shield(looking)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._next = looking.result()
+        if cancelled:
+            raise cancelled
 
     async def _see_through(self, claim: Claim, stop: asyncio.Event) -> None:
         """One claim's whole life in this worker: a version, a failure, to be tried again, or let go."""
