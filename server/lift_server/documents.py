@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 
 from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord, Status, original_path
 from lift_server.errors import NO_RETRY, ApiError, DocumentNotFound
-from lift_server.records import is_expired
 from lift_server.state import State
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ async def find(state: State, document_id: str) -> Found:
     if not DOCUMENT_ID.fullmatch(document_id):
         raise DocumentNotFound
     document = await state.records.document(document_id)
-    if document is None or is_expired(document):
+    if document is None or _is_expired(document):
         raise DocumentNotFound
     job = await state.records.job(document.job_key)
     if job is None:
@@ -34,7 +34,7 @@ async def find(state: State, document_id: str) -> Found:
 async def in_order(state: State, *, start: int = 0, newest_first: bool = True) -> AsyncIterator[Found]:
     """Every document from rank `start` on, in order of upload."""
     while ids := await state.records.ids(start=start, count=BATCH, newest_first=newest_first):
-        documents = [d for d in await state.records.documents(ids) if d is not None and not is_expired(d)]
+        documents = [d for d in await state.records.documents(ids) if d is not None and not _is_expired(d)]
         jobs = await state.records.jobs(document.job_key for document in documents)
         for document, job in zip(documents, jobs, strict=True):
             if job is not None:
@@ -82,7 +82,7 @@ async def sweep_for_ever(state: State) -> None:
 async def sweep(state: State) -> None:
     start = 0
     while ids := await state.records.ids(start=start, count=BATCH, newest_first=False):
-        expired = [d for d in await state.records.documents(ids) if d is not None and is_expired(d)]
+        expired = [d for d in await state.records.documents(ids) if d is not None and _is_expired(d)]
         for document in expired:
             await _remove(state, document)
         start += len(ids) - len(expired)
@@ -93,3 +93,7 @@ async def _remove(state: State, document: DocumentRecord) -> None:
     log.info("%s deleted", document.id)
     if job is not None:
         await state.hotload.remove(job)
+
+
+def _is_expired(document: DocumentRecord) -> bool:
+    return document.expires_s is not None and document.expires_s <= time.time()

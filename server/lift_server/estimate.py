@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import linear_regression, mean
 
-from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status
+from redis.asyncio import Redis
+
+from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
 from lift_server.errors import DocumentNotFound, TtftBudgetUnmet
@@ -35,7 +37,7 @@ async def recipe_within(state: State, job: JobRecord, budget_s: float) -> str:
 async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
     """For each recipe served here, the time until its version is there; None where it was never measured."""
     records = state.records
-    measured, text_bytes = await asyncio.gather(records.speeds(load_recipes()), records.text_bytes(job.key))
+    measured, text_bytes = await asyncio.gather(_speeds(records.redis), records.text_bytes(job.key))
     if text_bytes is None:
         raise DocumentNotFound
     course = _Course(job, text_bytes, measured)
@@ -59,6 +61,16 @@ def training_s(text_bytes: int, speeds: Sequence[Speed]) -> float | None:
     return mean(seconds) * max(1.0, text_bytes / mean(sizes))
 
 
+async def _speeds(redis: Redis) -> dict[str, list[Speed]]:
+    """What was measured of each recipe."""
+    names = list(load_recipes())
+    async with redis.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.lrange(speeds_redis_key(name), 0, -1)
+        lists: list[list[str]] = await pipe.execute()
+    return {name: [Speed.from_json(item) for item in items] for name, items in zip(names, lists, strict=True)}
+
+
 @dataclass(frozen=True)
 class _Course:
     """A job's way through its versions, as far as can be foretold."""
@@ -76,9 +88,9 @@ class _Course:
             return _sum(ahead_s, needed_s)
         if not will_bring(self.job, recipe):
             return _sum(self.left_s(self.job.recipe, ahead_s), needed_s)
-        if needed_s is not None and self.job.status is not Status.QUEUED:
-            needed_s = max(0.0, needed_s - self._trained_s())
-        return needed_s if self.job.status is Status.TRAINING else _sum(ahead_s, needed_s)
+        if self.job.status is not Status.TRAINING:  # a refinement may have waited since its last version
+            return _sum(ahead_s, needed_s)
+        return None if needed_s is None else max(0.0, needed_s - self._trained_s())
 
     def first_s(self) -> float | None:
         """Until other jobs get their turn: the first version, or the one that a question waits for."""
@@ -93,7 +105,8 @@ class _Course:
 
 
 async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | None:
-    """What stands in lift:jobs before this job, shared by the workers there are. Refinements step back."""
+    """What stands in lift:jobs before this job, shared by the workers there are. Refinements step back, also for a
+    refinement whose version somebody asks for (records.want)."""
     keys = list(dict.fromkeys(await state.records.queued(JOBS_STREAM)))
     keys = keys[: keys.index(job.key)] if job.key in keys else keys
     jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]

@@ -24,7 +24,7 @@ COUNT_S = 60.0
 
 
 async def queues(redis: Redis) -> Queues | None:
-    """None where Redis is out of reach. `redis` decodes its responses."""
+    """None where Redis is out of reach, or refuses to say. `redis` decodes its responses."""
     pipe = redis.pipeline(transaction=False)
     for stream in STREAMS.values():
         pipe.xlen(stream)
@@ -32,7 +32,7 @@ async def queues(redis: Redis) -> Queues | None:
     pipe.xlen(DEAD_STREAM)
     pipe.xrevrange(DEAD_STREAM, count=1)
     try:
-        *found, dead_letters, newest = await pipe.execute(raise_on_error=False)
+        *found, dead_letters, newest = map(_answered, await pipe.execute(raise_on_error=False))
     except (RedisError, OSError):
         return None
     taken = {name: _pending(answer) for name, answer in zip(STREAMS, found[1::2], strict=True)}
@@ -54,6 +54,14 @@ async def count(state: State) -> None:
     state.metrics.counted(statuses, await state.records.workers())
 
 
+def _answered(answer: Any) -> Any:
+    """A command's answer; raises its error. Without its group, no worker has looked into a stream yet: None."""
+    if not isinstance(answer, Exception):
+        return answer
+    if isinstance(answer, ResponseError) and str(answer).startswith("NOGROUP"):
+        return None
+    raise answer
+
+
 def _pending(answer: Any) -> int:
-    """Without its group, no worker has looked into a stream yet."""
-    return 0 if isinstance(answer, ResponseError) else int(answer["pending"])
+    return 0 if answer is None else int(answer["pending"])

@@ -65,13 +65,14 @@ class Hotload:
         """Load a just published version before it is asked for; that goes on in the background."""
         job = await self._records.job(job_key)
         known = self._published.pop(job_key, None)
-        if job is None:
-            return
-        if job.unfinished:
+        if job is not None:
+            for adapter in job.adapters[len(job.adapters) if known is None else known :]:
+                self._metrics.published(job, adapter)
+                self._start(self._prefetch(adapter.id))
+        if job is not None and job.unfinished:
             self._published[job_key] = len(job.adapters)
-        for adapter in job.adapters[len(job.adapters) if known is None else known :]:
-            self._metrics.published(job, adapter)
-            self._start(self._prefetch(adapter.id))
+        else:
+            self._metrics.forget(job_key)
 
     async def remove(self, job: JobRecord) -> None:
         """Remove a deleted job's adapters. Waits REMOVAL_S at most; goes on in the background."""

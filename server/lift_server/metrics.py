@@ -117,6 +117,10 @@ class Metrics:
         if adapter == job.adapters[-1]:
             self._count_synthesis(job)
 
+    def forget(self, job_key: str) -> None:
+        """A job that publishes nothing more."""
+        self._counted.pop(job_key, None)
+
     def counted(self, documents: Count[Status], workers: int) -> None:
         """What gauges.count_for_ever found."""
         for status in Status:

@@ -6,7 +6,6 @@ In: records. Out: records. The store is written before Redis, so Redis can alway
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -22,21 +21,22 @@ from lift_config.contract import (
     CHANGED_CHANNEL,
     JOB_FIELD,
     JOBS_STREAM,
+    MANIFEST_FILE,
     REFINE_STREAM,
     WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
     Progress,
-    Speed,
     Status,
+    adapter_path,
     document_path,
     document_redis_key,
     job_documents_redis_key,
+    job_lease_redis_key,
     job_path,
     job_redis_key,
     original_path,
     owner_redis_key,
-    speeds_redis_key,
     text_path,
 )
 from lift_config.phases import Phase, Timeline
@@ -94,19 +94,7 @@ class Records:
 
     async def text_bytes(self, job_key: str) -> int | None:
         """How large the normalised text is; None where there is none."""
-        try:
-            return (await obstore.head_async(self.store, text_path(job_key)))["size"]
-        except FileNotFoundError:
-            return None
-
-    async def speeds(self, recipes: Iterable[str]) -> dict[str, list[Speed]]:
-        """What was measured of each recipe."""
-        names = list(recipes)
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.lrange(speeds_redis_key(name), 0, -1)
-            lists: list[list[str]] = await pipe.execute()
-        return {name: [Speed.from_json(item) for item in items] for name, items in zip(names, lists, strict=True)}
+        return await self._size_bytes(text_path(job_key))
 
     async def queued(self, *streams: str) -> list[str]:
         """The keys of the jobs in these streams, in order; a claimed entry stays until it is done."""
@@ -124,6 +112,12 @@ class Records:
         except FileNotFoundError:
             return None
         return bytes(await found.bytes_async())
+
+    async def _size_bytes(self, path: str) -> int | None:
+        try:
+            return (await obstore.head_async(self.store, path))["size"]
+        except FileNotFoundError:
+            return None
 
     async def _hashes(self, keys: Iterable[str]) -> list[dict[str, str]]:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -152,7 +146,7 @@ class Records:
         async with self.redis.pipeline() as pipe:
             await pipe.watch(job_redis_key(fresh.key))
             known = await self.job(fresh.key)
-            job = known or await self.stored_job(fresh.key) or fresh
+            job = known or await self._sound_job(fresh.key) or fresh
             if job.status in STOPPED:
                 job = _wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
             elif not job.unfinished and job.version_of(fresh.recipe) is None:
@@ -166,9 +160,17 @@ class Records:
             await pipe.execute()
         return job
 
+    async def _sound_job(self, job_key: str) -> JobRecord | None:
+        """As the store has it, but not without its weights: a worker's late write may outlive a deletion."""
+        job = await self.stored_job(job_key)
+        if job is None or job.status is not Status.READY:
+            return job
+        best = job.best()
+        return job if best and await self._size_bytes(adapter_path(best.id, MANIFEST_FILE)) is not None else None
+
     async def want(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
-        """The job, taken up again for a version of `recipe` unless it is at work; as urgent as a first version,
-        since somebody waits."""
+        """The job, taken up again for a version of `recipe`; as urgent as a first version, since somebody waits.
+        One that is at work is left alone; a refinement that waits is done first."""
         async with self.lock(job_key):
             while True:
                 with suppress(WatchError):
@@ -176,12 +178,15 @@ class Records:
 
     async def _want_in_redis(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
         async with self.redis.pipeline() as pipe:
-            await pipe.watch(job_redis_key(job_key))
+            await pipe.watch(job_redis_key(job_key), job_lease_redis_key(job_key))
             job = await self.job(job_key)
-            if job is None or job.unfinished or job.status is not Status.READY:
+            if job is None or job.status is not Status.READY or job.version_of(recipe):
                 return job
-            job = _wanted(job, job.changed(recipe=recipe, received_s=received_s))
-            await self.store_job(job)
+            if not job.unfinished:
+                job = _wanted(job, job.changed(recipe=recipe, received_s=received_s))
+                await self.store_job(job)
+            elif await self.redis.exists(job_lease_redis_key(job_key)) or job_key in await self.queued(JOBS_STREAM):
+                return job  # a worker has it, or will soon; else its entry in lift:jobs:refine is one too many
             pipe.multi()  # type: ignore[no-untyped-call]
             write_job(pipe, job, stream=JOBS_STREAM)
             await pipe.execute()
@@ -210,6 +215,7 @@ class Records:
             pipe.multi()  # type: ignore[no-untyped-call]
             values = job.to_redis()
             pipe.hset(job_redis_key(job_key), mapping={name: values[name] for name in CANCELLED})
+            pipe.delete(job_lease_redis_key(job_key))  # a claim not let go yet must not keep the next one off
             pipe.publish(CHANGED_CHANNEL, job_key)
             await pipe.execute()
         return job
@@ -253,16 +259,6 @@ class Records:
             await obstore.delete_async(self.store, path)
 
 
-def queued_timeline(received_s: float) -> Timeline:
-    timeline = Timeline()
-    timeline.start(Phase.QUEUE, received_s)
-    return timeline
-
-
-def is_expired(document: DocumentRecord) -> bool:
-    return document.expires_s is not None and document.expires_s <= time.time()
-
-
 def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
     fields: dict[Any, Any] = {**document.to_redis()}  # redis-py's type for a mapping is invariant
     pipe.hset(document_redis_key(document.id), mapping=fields)
@@ -285,8 +281,9 @@ def stream_of(job: JobRecord) -> str:
 
 
 def _wanted(job: JobRecord, by: JobRecord) -> JobRecord:
-    """`job` to be trained again, as an upload or a question just asked for."""
+    """`job` to be trained again, as an upload or a question just asked for; its refinement begins anew."""
     return job.changed(
+        timeline=Timeline({phase: span for phase, span in job.timeline.spans.items() if phase is not Phase.REFINE}),
         recipe=by.recipe,
         received_s=by.received_s,
         traceparent=by.traceparent,

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
+from lift_config.contract import DOCUMENT_ID, AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Timeline
 from lift_server.question import Question
 
@@ -54,7 +54,7 @@ class Traces:
                 "gen_ai.request.model": question.model,
                 "gen_ai.request.stream": question.stream,
                 "gen_ai.response.model": base_model,
-                "lift.document.id": question.document_id,
+                "lift.document.id": _document_id(question),
             }
         )
         return span
@@ -121,6 +121,12 @@ class QuestionSpan(_ServerSpan):
             child = self._tracer.start_span(phase.value, context=below, start_time=_ns(start_s))
             child.end(_ns(now_s if end_s is None else end_s))
         self._span.end(_ns(now_s))
+
+
+def _document_id(question: Question) -> str | None:
+    """What a client names may be any string, the document's text too; only an id is sent."""
+    named = question.document_id
+    return named if named and DOCUMENT_ID.fullmatch(named) else None
 
 
 def _link(span: trace.Span, job: JobRecord) -> None:

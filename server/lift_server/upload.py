@@ -13,12 +13,13 @@ import secrets
 from dataclasses import dataclass, replace
 
 from lift_config.contract import DocumentRecord, JobRecord, job_key
+from lift_config.phases import Phase, Timeline
 from lift_config.recipe import Recipe
 from lift_config.settings import Settings
 from lift_server.decode import document_text
 from lift_server.errors import InvalidRequest
 from lift_server.recipes import servable
-from lift_server.records import OWNER, queued_timeline
+from lift_server.records import OWNER
 from lift_server.schemas import UploadFields
 from lift_server.state import State
 
@@ -83,8 +84,14 @@ def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRe
         received_s=upload.received_s,
         traceparent=upload.traceparent,
         fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
-        timeline=queued_timeline(upload.received_s),
+        timeline=_queued_timeline(upload.received_s),
     )
+
+
+def _queued_timeline(received_s: float) -> Timeline:
+    timeline = Timeline()
+    timeline.start(Phase.QUEUE, received_s)
+    return timeline
 
 
 def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 
 from lift_config.contract import AdapterRecord, JobRecord, Status
 from lift_config.recipe import load_recipes
@@ -36,29 +37,30 @@ async def wait(
     state: State, job: JobRecord, recipe: str | None, patience_s: float, asked_s: float
 ) -> tuple[JobRecord, AdapterRecord]:
     """The job once it has the version. Where nothing under way brings it, it is trained for this question, which
-    came at `asked_s`, as soon as what is under way has ended."""
+    came at `asked_s`, as soon as what is under way has ended; a refinement no worker has goes ahead of others."""
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + patience_s
     while (found := version(job, recipe)) is None:
         job = await _wanted(state, job, recipe, asked_s)
-        is_coming = will_bring(job, recipe)
+        is_coming, is_refined = will_bring(job, recipe), job.status is Status.READY
         try:
-            job = await state.watcher.until(job.key, lambda job: _is_told(job, recipe), deadline_s - clock())
+            job = await state.watcher.until(job.key, partial(_is_told, recipe, is_refined), deadline_s - clock())
         except TimeoutError as error:
             raise await _not_ready(state, job, recipe, patience_s) from error
         refuse_stopped(job)
-        if version(job, recipe) is None and (is_coming or recipe is None):
+        if version(job, recipe) is None and not job.unfinished and (is_coming or recipe is None):
             raise _stopped(job, f"version of recipe {recipe!r}")
     return job, found
 
 
-def _is_told(job: JobRecord, recipe: str | None) -> bool:
-    """Whether waiting longer for what is under way tells nothing more."""
-    return version(job, recipe) is not None or not job.unfinished
+def _is_told(recipe: str | None, is_refined: bool, job: JobRecord) -> bool:
+    """Whether waiting longer for what is under way tells nothing more, or the refinement that was to come begins."""
+    begins = job.status is Status.READY and not is_refined
+    return version(job, recipe) is not None or not job.unfinished or begins
 
 
 async def _wanted(state: State, job: JobRecord, recipe: str | None, asked_s: float) -> JobRecord:
-    if recipe is None or job.unfinished:
+    if recipe is None or job.status is not Status.READY:
         return job
     wanted = await state.records.want(job.key, recipe, asked_s)
     if wanted is None:

@@ -29,6 +29,22 @@ async def test_every_version_is_prefetched(front_end: Any, worker: Any, engine: 
     assert 'lift_phase_seconds_count{phase="train"} 1.0' in page
 
 
+@pytest.mark.parametrize("end", ["failed", "cancelled", "deleted"])
+async def test_a_refinement_that_publishes_nothing_more_is_forgotten(front_end: Any, worker: Any, end: str) -> None:
+    """Else every such job would stay in the server's memory."""
+    document = await front_end.upload(TEXT)
+    await worker.train("fast")
+    counted = front_end.app.state.lift.metrics._counted
+    await until(lambda: len(counted) == 1)
+    if end == "failed":
+        await worker.fail(await worker.newest_job("lift:jobs:refine"), "the trainer died")
+    elif end == "cancelled":
+        await front_end.client.post(f"/v1/documents/{document['id']}/cancel")
+    else:
+        await front_end.client.delete(f"/v1/documents/{document['id']}")
+    await until(lambda: not counted)
+
+
 async def test_a_prefetch_waits_until_a_slot_is_free(front_end: Any, worker: Any, engine: Any) -> None:
     """The engine tells how many it has: it may have chosen that itself."""
     engine.slots = 2

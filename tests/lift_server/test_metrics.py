@@ -178,6 +178,12 @@ async def test_jobs_are_counted_by_stream(front_end: Any, redis: Any) -> None:
     assert await scraped(front_end, "lift_redis_up") == {(): 1.0}
 
 
+@pytest.mark.parametrize("stream", [JOBS_STREAM, DEAD_STREAM])
+async def test_a_redis_that_refuses_a_command_is_down(front_end: Any, redis: Any, stream: str) -> None:
+    await redis.set(stream, "no stream")
+    assert await scraped(front_end, "lift_redis_up") == {(): 0.0}
+
+
 async def test_documents_and_workers_are_counted_aside(front_end: Any, worker: Any, redis: Any) -> None:
     state = front_end.app.state.lift
     await front_end.upload(TEXT)

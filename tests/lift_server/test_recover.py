@@ -75,6 +75,21 @@ async def test_an_upload_finds_a_job_that_only_the_store_knows(front_end: Any, w
     assert await redis.xlen("lift:jobs") == 0
 
 
+async def test_an_upload_does_not_trust_a_stored_job_without_its_weights(
+    front_end: Any, worker: Any, redis: Any, store: Path
+) -> None:
+    """A worker's late write brings a deleted job's record back, but not the adapter."""
+    document = await front_end.upload(TEXT)
+    job_key = (await worker.train()).id[:32]
+    record = (store / f"jobs/{job_key}.json").read_text()
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    (store / f"jobs/{job_key}.json").write_text(record)
+    await redis.delete("lift:jobs")
+    again = await front_end.upload(TEXT)
+    assert (again["status"], again["adapters"]) == ("queued", [])
+    assert await redis.xlen("lift:jobs") == 1
+
+
 async def test_a_lost_message_costs_a_recheck_only(
     front_end: Any, worker: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,14 @@ async def test_a_question_says_why_it_failed(traced: Any, collector: Collector) 
     assert not question.links
 
 
+async def test_what_is_no_document_id_is_not_sent(traced: Any, collector: Collector) -> None:
+    """A client may name a document by any string, its text by mistake."""
+    assert (await traced.ask(document_id=TEXT)).status_code == 404
+    await traced.app.state.lift.traces.close()
+    assert collector.named("chat smollm2-135m-instruct")
+    assert b"Edda Holm" not in collector.bodies
+
+
 async def test_the_same_content_again_links_to_the_first_upload(traced: Any, redis: Any, collector: Collector) -> None:
     first, second = await traced.upload(TEXT), await traced.upload(TEXT)
     assert first["id"] != second["id"]

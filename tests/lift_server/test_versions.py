@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lift_config.contract import JobRecord, Progress, Speed, speeds_redis_key
+from lift_config.contract import JobRecord, Progress, Speed, job_lease_redis_key, speeds_redis_key
+from lift_config.phases import Phase
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 JOBS, REFINE = "lift:jobs", "lift:jobs:refine"
@@ -62,6 +63,7 @@ async def test_a_version_that_is_there_answers_its_recipe(front_end: Any, worker
 async def test_a_recipe_under_way_is_waited_for(front_end: Any, worker: Any, redis: Any) -> None:
     document = await front_end.upload(TEXT)
     await worker.train("fast")
+    await redis.set(job_lease_redis_key((await worker.newest_job(REFINE)).key), "its entry")
     asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"recipe": "balanced"}))
     await front_end.waits()
     assert await redis.xlen(JOBS) == 0
@@ -71,10 +73,47 @@ async def test_a_recipe_under_way_is_waited_for(front_end: Any, worker: Any, red
     assert {"accept", "wait", "refine", "load", "prefill"} <= answer.json()["lift"]["phases"].keys()
 
 
+@pytest.mark.parametrize("recipe", ["balanced", "max"])
+async def test_a_refinement_that_waits_is_brought_forward(front_end: Any, worker: Any, redis: Any, recipe: str) -> None:
+    """Ahead of other refinements, once for several questions; also where another recipe comes after it."""
+    document = await front_end.upload(TEXT)
+    await worker.train("fast")
+    before = await worker.newest_job(REFINE)
+    question = {"document_id": document["id"], "lift": {"recipe": recipe, "max_wait_s": 0}}
+    for _ in range(2):
+        assert code(await front_end.ask(**question)) == (409, "document_not_ready")
+    assert await redis.xlen(JOBS) == 1
+    assert await worker.newest_job() == before
+
+
+async def test_a_question_from_before_the_first_version_brings_its_refinement_forward(
+    front_end: Any, worker: Any, redis: Any
+) -> None:
+    document = await front_end.upload(TEXT)
+    job = await worker.claim(await worker.newest_job())
+    asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"recipe": "balanced"}))
+    await front_end.waits()
+    await worker.publish(job, "fast")
+    await until_queued(redis)
+    last = await worker.train()
+    assert adapter_id(await asking) == last.id
+
+
+async def test_a_version_that_came_meanwhile_is_not_trained_again(front_end: Any, worker: Any, redis: Any) -> None:
+    await front_end.upload(TEXT)
+    job_key = (await worker.train()).id[:32]
+    await redis.delete(JOBS)
+    job = await front_end.app.state.lift.records.want(job_key, "balanced", time.time())
+    assert job == await worker.job(job_key)
+    assert not job.unfinished
+    assert await redis.xlen(JOBS) == 0
+
+
 async def test_a_recipe_that_nothing_brings_is_trained(front_end: Any, worker: Any, redis: Any, store: Path) -> None:
     """Once what is under way has ended; ahead of refinements; for several questions once."""
     document = await front_end.upload(TEXT)
     await worker.train("fast")
+    await redis.set(job_lease_redis_key((await worker.newest_job(REFINE)).key), "its entry")
     question = {"document_id": document["id"], "lift": {"recipe": "max"}}
     asking = [asyncio.create_task(front_end.ask(**question)) for _ in range(2)]
     await front_end.waits()
@@ -84,6 +123,7 @@ async def test_a_recipe_that_nothing_brings_is_trained(front_end: Any, worker: A
     await until_queued(redis)
     job = await worker.newest_job()
     assert (job.recipe, job.status.value, job.unfinished) == ("max", "ready", True)
+    assert Phase.REFINE not in job.timeline.spans  # the time since the last version is no refinement
     assert job.received_s <= asked_s
     assert JobRecord.from_json((store / f"jobs/{job.key}.json").read_text()) == job
     best = await worker.train()
