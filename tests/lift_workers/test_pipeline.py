@@ -151,6 +151,7 @@ async def test_a_generator_that_writes_nothing_leaves_the_documents_own_words() 
     run = Run(trainer := FakeTrainer(), FakeGenerator(""))
     await run.stage()
     assert len(trainer.of("task")) == 2 * load_recipes()["fast"].cloze_per_segment
+    assert run.job.synthesis.requests > 0  # what came to nothing was paid for too
 
 
 async def test_no_task_at_all_fails_for_good() -> None:

@@ -70,7 +70,7 @@ class Course:
             await self._train(stage, telling)
         await self._export(folder)
         telling.end(Phase.TRAIN)
-        await telling.progress(is_last=True)
+        await telling.progress(is_last=True, synthesis=self._synthesis.usage)
         self._stage, self._stages_done = None, self._stages_done + 1
         if self.done:
             await self._trainer.send({"op": "finish"})
