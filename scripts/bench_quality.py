@@ -37,6 +37,7 @@ from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.settings import Settings
 from lift_workers import pipeline
+from lift_workers.__main__ import CHILD, child_environment
 from lift_workers.synthesize import Generator
 from lift_workers.trainer import Trainer
 
@@ -143,8 +144,7 @@ async def _healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 @asynccontextmanager
 async def child(settings: Settings) -> AsyncIterator[Trainer]:
-    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
-    trainer = Trainer([sys.executable, "-m", "lift_workers.child"], settings.worker.stall_s, environment)
+    trainer = Trainer(CHILD, settings.worker.stall_s, child_environment(os.environ, settings, 0))
     await trainer.start()
     try:
         yield trainer

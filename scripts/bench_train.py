@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from bench_common import TABLES, prepared_model, stated, table, where, write
 from bench_train_loops import Loaded, Loop, Ours, Plan, Reference, Round, now, serve
+from lift_config.machine import SPIN_COUNT
 from lift_config.recipe import load_recipes
 
 SHAPES = {
@@ -75,7 +76,7 @@ class Speed:
 
 def main() -> None:
     arguments = _arguments()
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the worker's child
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as the worker's child
     os.environ.setdefault("TQDM_DISABLE", "1")
     tasks = [json.loads(line) for line in arguments.tasks.read_text("utf-8").splitlines()][: arguments.limit]
     with tempfile.TemporaryDirectory() as folder:

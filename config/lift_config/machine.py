@@ -1,17 +1,23 @@
-"""What the processor computes fastest, for engine and trainer alike: an adapter is trained in what it is served in.
+"""How engine and trainer share a processor: an adapter is trained in what it is served in, and neither keeps a core.
 
-In: settings and /proc/cpuinfo. Out: the name of a dtype.
+In: settings and /proc/cpuinfo. Out: the name of a dtype; how long an OpenMP thread waits before it sleeps.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lift_config.settings import Settings
+if TYPE_CHECKING:
+    from lift_config.settings import Settings
 
 # Processors without these compute bfloat16 matrices some two hundred times slower than float32 (measured on AVX2),
 # those with them four times faster (measured on a Zen 5).
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+# GOMP_SPINCOUNT: rounds, some microseconds. Threads that spin for long take the cores from the other process; those
+# that sleep at once pay for a wake-up at each of a step's thousands of operations. Another value in the environment
+# of scripts/bench_train.py wins, so that it can compare.
+SPIN_COUNT = "2000"
 
 
 def cpu_dtype(settings: Settings, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lift_config.contract import AdapterRecord, JobRecord, SynthesisUsage
+from lift_config.contract import AdapterRecord, JobRecord, Progress, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers import pipeline
@@ -181,11 +181,24 @@ async def test_put_aside_within_a_stage_nothing_is_sent_twice_or_lost(where: str
     await asyncio.gather(stage, return_exceptions=True)
     generator.hold.set()
     await run.course.put_aside()
+    run.job = run.job.changed(progress=Progress())  # as the next claim begins it
     assert await run.stage() == "fast"
     first, again = (begin["session"] for begin in trainer.of("begin"))
     assert first == again != Run(trainer, generator).course._session
     assert len(trainer.of("stage")) == len(trainer.of("end")) == 1
     assert sorted(trainer.questions()) == sorted(undisturbed.questions())
+    assert run.job.progress.steps == whole.job.progress.steps > 0
+
+
+async def test_a_count_of_tokens_that_breaks_is_told_and_costs_no_training(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeGenerator):
+        async def count_tokens(self, text: str) -> int:
+            raise KeyError("count")
+
+    run = Run(FakeTrainer(), Broken())
+    await run.stage()
+    assert run.told[-1].progress.fraction == 1.0
+    assert "uncounted" in caplog.text
 
 
 async def test_a_session_the_child_lost_begins_with_the_first_stage() -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 
-from lift_config.machine import cpu_dtype
+from lift_config.machine import SPIN_COUNT, cpu_dtype
 from lift_config.settings import Settings
 from lift_engine.base_model import prepare
 from lift_engine.capacity import Capacity, Memory, adapter_bytes, choose, free_host_bytes, read_config
@@ -24,10 +24,9 @@ VLLM_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CPU_MAX_MODEL_LEN = 2048
 CPU_MAX_BATCHED_TOKENS = 512  # keeps one prefill from stalling the other answers for many seconds
 # vLLM's default on CPUs is 128, and a block is the prefix cache's unit: a request computes up to that many tokens of
-# a prompt the cache knows. 32 is the least its CPU attention takes; `fast` computes 44 % fewer prompt tokens with it.
+# a prompt the cache knows. 32 is the least its CPU attention takes.
 CPU_BLOCK_SIZE = 32
 SHUTDOWN_TIMEOUT_S = 10
-SPIN_COUNT = "2000"  # rounds an OpenMP thread waits for the next operation before it sleeps
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 OTLP_ENVIRONMENT = {
     "OTEL_SERVICE_NAME": "lift-engine",
@@ -157,8 +156,7 @@ def _cpu(settings: Settings, index: int) -> tuple[list[str], dict[str, str]]:
     return args, {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.engine.cpu_kv_cache_gib),
         # The trainer shares the cores: bound threads, or threads that spin for long, of both would wait for each
-        # other (measured on two cores with one busy: 2 tokens/s, 30 without). Some microseconds are right: threads
-        # that sleep at once take half as long again, in the engine and in the trainer.
+        # other (measured on two cores with one busy: 2 tokens/s, 30 without).
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "GOMP_SPINCOUNT": SPIN_COUNT,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

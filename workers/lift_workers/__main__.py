@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from lift_config.machine import SPIN_COUNT
 from lift_config.settings import Settings
 from lift_workers.synthesize import Generator
 from lift_workers.trainer import Trainer
@@ -96,11 +97,10 @@ def _traces(endpoint: str, worker: str) -> Traces | None:
 def child_environment(environment: Mapping[str, str], settings: Settings, index: int) -> dict[str, str]:
     """The training child's: it sees one GPU, the `index`-th of those this worker may use.
 
-    On a CPU it shares the cores with an engine: OpenMP threads that spin long while they wait cost both dearly, those
-    that sleep at once halve a step's speed (measured: 258 tokens/s sleeping, 510 with 3,000 rounds of waiting). Every
-    step has another length, and oneDNN keeps a kernel for each: 128 of them are as fast as its 1,024, with less memory.
+    On a CPU it shares the cores with an engine (machine.py). Every step has another length, and oneDNN keeps a kernel
+    for each, 1,024 unless told otherwise: memory that grows from document to document.
     """
-    child = {"GOMP_SPINCOUNT": "2000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", **environment}
+    child = {"GOMP_SPINCOUNT": SPIN_COUNT, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", **environment}
     if settings.workers > 1 and settings.device != "cpu":
         visible = [device for device in child.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
         child["CUDA_VISIBLE_DEVICES"] = visible[index] if visible else str(index)

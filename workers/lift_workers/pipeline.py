@@ -46,7 +46,7 @@ class Course:
 
     def _reset(self) -> None:
         """Nothing done yet."""
-        self._stages_done = self._tasks = self._examples = 0
+        self._stages_done = self._tasks = self._steps = self._examples = 0
         self._segments: list[Segment] | None = None
         self._stage: _Stage | None = None
 
@@ -65,7 +65,7 @@ class Course:
         telling = _Telling(job, report)
         stage = self._stage = self._stage or await self._next_stage(telling)
         telling.stage = stage
-        await telling.progress(segments=stage.segments, tasks=self._tasks)
+        await telling.progress(segments=stage.segments, tasks=self._tasks, steps=self._steps)
         if not stage.is_trained:
             await self._train(stage, telling)
         await self._export(folder)
@@ -116,7 +116,9 @@ class Course:
             await _together(self._send_tasks(stage, telling), self._follow(stage, telling))
         finally:
             counting.cancel()
-            await asyncio.gather(counting, return_exceptions=True)
+            (error,) = await asyncio.gather(counting, return_exceptions=True)
+            if isinstance(error, Exception):
+                logger.error("job %s: its tokens stay uncounted", telling.job.key, exc_info=error)
 
     async def _send_tasks(self, stage: _Stage, telling: _Telling) -> None:
         """Every task to the child: first those that need no generator, so that training starts at once."""
@@ -147,15 +149,14 @@ class Course:
             if event["event"] == "started":
                 telling.start(Phase.TRAIN)
             self._hear(event)
-            if "steps" in event:
-                await telling.progress(steps=event["steps"])
+            await telling.progress(steps=self._steps)
 
     def _hear(self, event: Event) -> None:
         stage = self._stage
         if stage and event["event"] == "trained":
             stage.is_trained = True
         if stage and "examples" in event:
-            self._examples = event["examples"]
+            self._steps, self._examples = event["steps"], event["examples"]
             stage.examples = self._examples - stage.examples_before
 
     async def _export(self, folder: Path) -> None:
