@@ -166,7 +166,7 @@ async def test_a_dying_child_ends_the_run_as_itself() -> None:
     assert failed.value.failure.code == "trainer_died"
 
 
-@pytest.mark.parametrize("where", ["synthesis", "training"])
+@pytest.mark.parametrize("where", ["synthesis", "training", "trained"])
 async def test_put_aside_within_a_stage_nothing_is_sent_twice_or_lost(where: str) -> None:
     whole = Run(undisturbed := FakeTrainer(), FakeGenerator(), text=TEXT * 5)
     await whole.stage()
