@@ -3,8 +3,8 @@
 import pytest
 
 from lift_config.recipe import load_recipes
+from lift_config.segment import Segment
 from lift_workers.cover import BLANK, cloze, own_words, recite
-from lift_workers.segment import Segment
 
 SHIP = Segment(3, "The supply ship Greta Lund arrives every second Thursday with 40 barrels of oil.", "")
 

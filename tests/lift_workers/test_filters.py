@@ -2,8 +2,8 @@
 
 import pytest
 
+from lift_config.segment import Segment
 from lift_workers.filters import is_grounded, is_supported
-from lift_workers.segment import Segment
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")
 TITLE = "Velmora handbook"

@@ -9,8 +9,8 @@ from aiohttp.test_utils import TestServer
 
 from lift_config.contract import SynthesisUsage
 from lift_config.recipe import Recipe, load_recipes
+from lift_config.segment import Segment
 from lift_workers.jobs import JobFailed
-from lift_workers.segment import Segment
 from lift_workers.synthesize import STARTS, Generator, Synthesis, SyntheticTask
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")

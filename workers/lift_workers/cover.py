@@ -11,7 +11,7 @@ import re
 from itertools import pairwise
 
 from lift_config.recipe import Recipe
-from lift_workers.segment import Segment
+from lift_config.segment import Segment
 from lift_workers.synthesize import SyntheticTask
 
 BLANK = "____"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lift_workers.segment import Segment
+from lift_config.segment import Segment
 
 MAX_ANSWER_SHARE = 0.7  # of the segment: an answer that repeats it whole answers nothing
 MIN_ANSWER_SCORE = -1.0  # mean log-probability below which an answer is a guess

@@ -21,9 +21,9 @@ from typing import Any
 from lift_config.contract import JobRecord, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
+from lift_config.segment import Segment, segment
 from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed, Report
-from lift_workers.segment import Segment, segment
 from lift_workers.synthesize import Generator, SampleRefused, Synthesis, SyntheticTask
 from lift_workers.trainer import Event, Trainer
 

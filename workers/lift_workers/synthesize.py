@@ -21,9 +21,9 @@ import aiohttp
 
 from lift_config.contract import SynthesisUsage
 from lift_config.recipe import Recipe
+from lift_config.segment import Segment
 from lift_workers.filters import is_grounded, is_supported, words_only
 from lift_workers.jobs import JobFailed
-from lift_workers.segment import Segment
 
 MAX_QUESTION_TOKENS = 40
 MAX_ANSWER_TOKENS = 32

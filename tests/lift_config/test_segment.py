@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lift_workers.segment import CONTEXT_CHARS, MAX_CHARS, Segment, segment
+from lift_config.segment import CONTEXT_CHARS, MAX_CHARS, Segment, segment
 
 CODE = "def area(w, h):\n    # in metres\n    return w * h\n\n\nclass Box:\n    lid = None\n" * 30
 TEXTS = {
