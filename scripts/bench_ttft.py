@@ -1,6 +1,6 @@
 """Time to first token through the real product, over HTTP: cold, warm and with the text in the prompt.
 
-    .venv/bin/python scripts/bench_ttft.py --lengths 512,1k,2k --runs 2 --together 8 --quality smoke-fast --out ttft
+    .venv/bin/python scripts/bench_ttft.py --lengths 512,1k,2k --runs 2 --together 8 --quality smoke --out ttft
     .venv/bin/python scripts/bench_ttft.py --url http://host:8000 --lengths 1k,8k,32k,128k --out ttft-gpu
 
 In: documents (JSON lines: title, text, qa), a running server or none, in which case one is started with its own
@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=5, help="warm ones, and those in context")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[], help="questions at the same moment")
     parser.add_argument("--together", type=int, default=0, help="so many documents of the first length at once")
-    parser.add_argument("--quality", nargs="*", default=[], help="bench_quality.py's tables of the recipes used")
+    parser.add_argument("--quality", nargs="*", default=[], help="evaluate.py's tables of the recipes used")
     parser.add_argument("--out", required=True, help="name of the table below docs/benchmarks")
     return parser.parse_args()
 

@@ -122,26 +122,27 @@ def line(points: Sequence[tuple[float, float]]) -> Line | None:
 
 
 def quality(names: Sequence[str], folder: Path = TABLES) -> dict[str, str]:
-    """By recipe, what bench_quality.py's tables of those names say of its adapters."""
-    rows = defaultdict(list)
+    """By recipe, what evaluate.py's tables of those names say of its adapters."""
+    found: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        for row in json.loads((folder / f"{name}.json").read_text("utf-8"))["rows"]:
-            rows[row["recipe"]].append(row | {"table": name})
-    return {recipe: _quality(found) for recipe, found in rows.items()}
+        columns = json.loads((folder / f"{name}.json").read_text("utf-8"))["columns"]
+        for column in columns:
+            kind, _, version = column.partition(" ")
+            if kind == "LIFT":
+                found[version.split("/")[-1]].append(f"[{name}]({name}.md): {_quality(columns, column)}")
+    return {recipe: "; ".join(told) for recipe, told in found.items()}
 
 
-def _quality(rows: Sequence[dict[str, Any]]) -> str:
-    questions = sum(row["questions"] for row in rows)
-    right = [sum(row[way]["right"] for row in rows) for way in ("lift", "closed_book", "in_context")]
-    nll = [
-        sum(row[way]["nll"] * row["questions"] for row in rows) / questions
-        for way in ("lift", "closed_book", "in_context")
-    ]
-    names = " and ".join(sorted({f"[{row['table']}]({row['table']}.md)" for row in rows}))
-    return (
-        f"{names}: {right[0]} of {questions} right, {nll[0]:.2f} nats a token "
-        f"(closed book {right[1]}, {nll[1]:.2f}; in context {right[2]}, {nll[2]:.2f})"
-    )
+def _quality(columns: Mapping[str, Any], column: str) -> str:
+    """A draft's version stands for its recipe: `balanced/fast` is what `fast` leaves behind."""
+    beside = (f"{name} {_answered(columns[name])}" for name in ("closed book", "in context") if name in columns)
+    return f"{_answered(columns[column])} ({'; '.join(beside)})"
+
+
+def _answered(column: Mapping[str, Any]) -> str:
+    contained, nll = column["metrics"]["contained"], column["metrics"].get("nll")
+    right = f"{contained['value'] * contained['count']:.0f} of {contained['count']} right"
+    return f"{right}, {nll['value']:.2f} nats a token" if nll else right
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------

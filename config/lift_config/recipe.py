@@ -27,7 +27,9 @@ class Recipe(BaseModel):
     samples_per_task: float = Field(ge=1, description="generator samples drawn for each task kept, at most")
     cloze_per_segment: int = Field(ge=0, description="add tasks that blank out a name, number or word")
     recite: bool = Field(description="add one task per segment that asks for its text")
+    prompt_loss_weight: float = Field(0.0, ge=0, description="of the questions' own words beside the answers' 1")
     epochs: int = Field(gt=0)
+    least_steps: int = Field(1, gt=0, description="of a stage; a text of a few sentences gets more epochs for them")
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear"]
     tokens_per_step: int = Field(gt=0, description="computed tokens packed into one optimizer step")

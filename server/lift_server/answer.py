@@ -21,6 +21,7 @@ from lift_server.context import Prompt, full_text
 from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import ApiError, DocumentOutdated
 from lift_server.estimate import recipe_within
+from lift_server.evidence import evidence
 from lift_server.observe import Observed
 from lift_server.question import Json, Question
 from lift_server.state import State
@@ -37,6 +38,8 @@ class Answer:
         self.observed = Observed(state, question)
         self._state = state
         self._job: JobRecord | None = None
+        self._found: tuple[DocumentRecord, JobRecord] | None = None
+        self._said: dict[int, str] = {}  # by choice
         self._adapter: AdapterRecord | None = None
         self._adapter_state = AdapterState.NONE
         self._answered_from = "base"
@@ -68,7 +71,8 @@ class Answer:
         answer = await self._state.engine.chat(url, body, self.observed.headers)
         self._timeline.end(Phase.PREFILL)
         self.token_written()
-        return answer | {"model": self.question.model, "lift": self.finish()}
+        self._hear(answer, "message")
+        return answer | {"model": self.question.model, "lift": await self.finish()}
 
     async def open(self) -> None:
         """Everything up to the engine's headers; ApiErrors are raised here as far as they can be."""
@@ -83,6 +87,7 @@ class Answer:
         async for chunk in self._chunks:
             if self._timeline.seconds(Phase.PREFILL) is None and has_token(chunk):
                 self._timeline.end(Phase.PREFILL)
+            self._hear(chunk, "delta")
             yield chunk | {"model": self.question.model}
 
     def token_written(self) -> None:
@@ -90,25 +95,13 @@ class Answer:
         if self.ttft_s is None:
             self.ttft_s = time.time() - self.question.received_s
 
-    def finish(self) -> Json:
-        """Count the answer; its `lift` object."""
-        self.token_written()  # an answer without a single token: all there is was sent
-        self._state.metrics.answered(
-            self.ttft_s or 0.0,
-            self._timeline,
-            model=self._state.settings.model_name,
-            endpoint=CHAT_ROUTE,
-            state=self._adapter_state,
-            stream=self.question.stream,
-        )
-        return {
-            "document_id": self.question.document_id,
-            "adapter_id": self._adapter.id if self._adapter else None,
-            "adapter_version": self._adapter.version if self._adapter else None,
-            "answered_from": self._answered_from,
-            "ttft_s": round(self.ttft_s or 0.0, 4),
-            "phases": self._whole_timeline().relative_to(self.question.received_s),
-        }
+    async def finish(self) -> Json:
+        """Count the answer; its `lift` object, with the evidence where it was asked for."""
+        lift = self._finished()
+        if not self.question.lift.evidence:
+            return lift
+        said = next((text for _, text in sorted(self._said.items()) if text.strip()), "")
+        return lift | await evidence(self._state, self._found, self.question.body["messages"], said)
 
     def server_timing(self) -> dict[str, str]:
         """The header of that name, with the phases that have ended."""
@@ -129,7 +122,7 @@ class Answer:
         if document_id is None:
             self._timeline.end(Phase.ACCEPT)
             return state.engine.place(secrets.token_hex(4)), self.question.body | {"model": state.settings.model_name}
-        document, job = await documents.find(state, document_id)
+        document, job = self._found = await documents.find(state, document_id)
         self._timeline.end(Phase.ACCEPT)
         self._job = job
         mode, patience_s = self.question.lift.mode, self.question.lift.max_wait_s
@@ -205,6 +198,32 @@ class Answer:
             self._adapter_state = state
 
     # ---- what is said about it ----
+
+    def _hear(self, answer: Json, part: str) -> None:
+        """Keep what the answer, or a chunk of it, says."""
+        for choice in (answer.get("choices") or ()) if self.question.lift.evidence else ():
+            text = (choice.get(part) or {}).get("content") or ""
+            index = choice.get("index", 0)
+            self._said[index] = self._said.get(index, "") + text
+
+    def _finished(self) -> Json:
+        self.token_written()  # an answer without a single token: all there is was sent
+        self._state.metrics.answered(
+            self.ttft_s or 0.0,
+            self._timeline,
+            model=self._state.settings.model_name,
+            endpoint=CHAT_ROUTE,
+            state=self._adapter_state,
+            stream=self.question.stream,
+        )
+        return {
+            "document_id": self.question.document_id,
+            "adapter_id": self._adapter.id if self._adapter else None,
+            "adapter_version": self._adapter.version if self._adapter else None,
+            "answered_from": self._answered_from,
+            "ttft_s": round(self.ttft_s or 0.0, 4),
+            "phases": self._whole_timeline().relative_to(self.question.received_s),
+        }
 
     def _whole_timeline(self) -> Timeline:
         """With the document's own phases where the question saw them happen; better versions may still follow."""

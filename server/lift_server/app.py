@@ -20,6 +20,7 @@ from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
 from lift_server.middleware import Envelope
+from lift_server.passages import Passages
 from lift_server.records import Records
 from lift_server.recover import recover
 from lift_server.routes import chat, models, operate
@@ -67,7 +68,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         traces = _traces(settings.otlp_endpoint)
         if traces:
             resources.push_async_callback(traces.close)
-        state = State(settings, records, engine, hotload, watcher, metrics, traces, started_s=time.time())
+        state = State(settings, records, engine, hotload, watcher, Passages(), metrics, traces, started_s=time.time())
         resources.push_async_callback(hotload.close)
         await recover(records)
         for work in (watcher.run(), documents.sweep_for_ever(state), gauges.count_for_ever(state)):

@@ -92,6 +92,7 @@ async def _remove(state: State, document: DocumentRecord) -> None:
     job = await state.records.remove(document)
     log.info("%s deleted", document.id)
     if job is not None:
+        await state.passages.forget(job.key)
         await state.hotload.remove(job)
 
 

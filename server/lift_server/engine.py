@@ -1,7 +1,7 @@
-"""The engines, over HTTP: load and remove an adapter, count a prompt, put a chat request, read its answer.
+"""The engines, over HTTP: load and remove an adapter, count a prompt, put a chat request, read its answer, score it.
 
 The one file that knows vLLM's HTTP (our plug-in's routes: lift_config/contract.py). In: OpenAI request bodies
-that name an adapter or the base model. Out: OpenAI answers, token counts, and ApiErrors in our envelope.
+that name an adapter or the base model. Out: OpenAI answers, token counts, likelihoods, and ApiErrors in our envelope.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
 from lift_server.errors import ApiError, EngineUnavailable
 
 CHAT_ROUTE = "/v1/chat/completions"
+COMPLETIONS_ROUTE = "/v1/completions"
 CONNECT_S = 5.0
 CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
@@ -76,9 +77,13 @@ class Engine:
 
     async def prompt_size(self, url: str, body: Json) -> tuple[int, int]:
         """The tokens that a chat request's prompt takes, and those of the context window."""
-        prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
-        reply = await self._call("POST", f"{url}/tokenize", json=prompt)
+        reply = await self._tokenized(url, body)
         return reply["count"], reply["max_model_len"]
+
+    async def prompt_tokens(self, url: str, body: Json) -> tuple[list[int], int]:
+        """A chat request's prompt, and the length of the context window."""
+        reply = await self._tokenized(url, body)
+        return reply["tokens"], reply["max_model_len"]
 
     async def tokens(self, url: str, model: str, text: str) -> list[int]:
         plain = {"model": model, "prompt": text, "add_special_tokens": False}
@@ -87,6 +92,19 @@ class Engine:
 
     async def text(self, url: str, model: str, tokens: list[int]) -> str:
         return str((await self._call("POST", f"{url}/detokenize", json={"model": model, "tokens": tokens}))["prompt"])
+
+    async def log_likelihoods(self, url: str, model: str, prompts: list[list[int]], count: int) -> list[list[float]]:
+        """Of each prompt's last `count` tokens, given those before them. The prefix cache does not help here."""
+        body = {"model": model, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        choices = (await self._call("POST", url + COMPLETIONS_ROUTE, json=body))["choices"]
+        in_order = sorted(choices, key=lambda choice: int(choice["index"]))
+        return [
+            [
+                float(at[str(token)]["logprob"])
+                for at, token in zip(choice["prompt_logprobs"][-count:], prompt[-count:], strict=True)
+            ]
+            for choice, prompt in zip(in_order, prompts, strict=True)
+        ]
 
     async def chat(self, url: str, body: Json, headers: Mapping[str, str]) -> Json:
         """The whole answer."""
@@ -103,6 +121,10 @@ class Engine:
     async def healthy(self) -> list[bool]:
         """For each engine, whether it answers."""
         return list(await asyncio.gather(*(self._is_healthy(url) for url in self._urls)))
+
+    async def _tokenized(self, url: str, body: Json) -> Json:
+        prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
+        return await self._call("POST", f"{url}/tokenize", json=prompt)
 
     async def _call(self, method: str, url: str, **options: Any) -> Json:
         async with self._reply(method, url, **options) as reply:

@@ -13,8 +13,6 @@ from lift_server.schemas import LiftOptions
 
 Json = dict[str, Any]
 
-NOT_YET = "evidence"
-
 
 @dataclass(frozen=True)
 class Question:
@@ -95,8 +93,6 @@ def _lift(settings: Settings, values: Any) -> LiftOptions:
         return LiftOptions()
     if not isinstance(values, dict):
         raise InvalidRequest("lift: must be an object.", param="lift")
-    if NOT_YET in values:
-        raise InvalidRequest(f"lift.{NOT_YET}: not supported yet.", param=f"lift.{NOT_YET}", code="not_supported")
     lift = validated(LiftOptions, values, prefix="lift.")
     if lift.recipe is not None:
         servable(settings, lift.recipe, param="lift.recipe")

@@ -73,9 +73,20 @@ class AnswerStream(Response):
             held = chunk if _may_be_last(chunk) else None
             if held is None:
                 await self._write_chunk(send, chunk)
-        lift = self._answer.finish()
+        lift = await self._finish(send)
         if held is not None:
             await _write(send, _event(held | {"lift": lift}))
+
+    async def _finish(self, send: Send) -> Json:
+        """Evidence may take a while; it is given up with the answer."""
+        finishing = asyncio.create_task(self._answer.finish())
+        try:
+            while not (await asyncio.wait({finishing}, timeout=KEEP_ALIVE_S))[0]:
+                await _write(send, b": evidence\n\n")
+            return await finishing
+        finally:
+            finishing.cancel()
+            await asyncio.gather(finishing, return_exceptions=True)
 
     async def _write_chunk(self, send: Send, chunk: Json) -> None:
         await _write(send, _event(chunk))

@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, Progress
 
@@ -68,6 +68,7 @@ class LiftOptions(_Request):
     max_wait_s: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
     recipe: str | None = None
     ttft_budget_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    evidence: StrictBool = False
 
 
 # ---- documents --------------------------------------------------------------------------------------------

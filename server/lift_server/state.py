@@ -11,6 +11,7 @@ from lift_config.settings import Settings
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
+from lift_server.passages import Passages
 from lift_server.records import Records
 from lift_server.watch import JobWatcher
 
@@ -25,6 +26,7 @@ class State:
     engine: Engine
     hotload: Hotload
     watcher: JobWatcher
+    passages: Passages
     metrics: Metrics
     traces: Traces | None
     started_s: float

@@ -115,7 +115,7 @@ def test_the_examples_are_those_that_are_printed() -> None:
 def test_every_error_code_stands_in_a_table() -> None:
     folders = (ROOT / "server/lift_server", ROOT / "workers/lift_workers")
     codes = {code for folder in folders for path in folder.rglob("*.py") for code in CODE.findall(path.read_text())}
-    assert {"document_not_found", "not_supported", "trainer_died", "no_tasks"} <= codes  # the pattern finds them
+    assert {"document_not_found", "trainer_died", "no_tasks"} <= codes  # the pattern finds them
     assert {code for code in codes if f"`{code}`" not in section("Errors")} == set()
 
 

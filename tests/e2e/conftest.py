@@ -40,7 +40,7 @@ def ask(client: OpenAI) -> Ask:
     """A greedy answer; `document_id` and `lift` as in the body, anything else as the SDK names it."""
 
     def ask_question(question: str, *, document_id: str | None = None, lift: Json | None = None, **more: Any) -> Any:
-        own = {"document_id": document_id, "lift": lift}
+        own = {"document_id": document_id, "lift": lift, **more.pop("extra_body", {})}
         return client.chat.completions.create(
             messages=[{"role": "user", "content": question}],
             extra_body={name: value for name, value in own.items() if value is not None},

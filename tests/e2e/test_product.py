@@ -154,6 +154,28 @@ def test_the_same_content_again_is_ready_at_once_and_trains_nothing(
     assert product.log("worker-0").count(f"job {trained.job_key}: claimed") == claims
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_evidence_names_the_segment_that_has_the_answer(invented: Json, client: OpenAI, ask: Ask, stream: bool) -> None:
+    """The answer is given by force, since what is judged is not how it came about. No training is waited for."""
+    body = {"text": invented["text"], "title": invented["title"], "recipe": "fast"}
+    uploaded: Any = client.post("/documents", cast_to=object, body=body)
+    found = {}
+    for said in ("Velmora Station was founded by Ilse Brandvik.", "Velmora Station was founded by Anna Keller."):
+        wanted: Json = {"document_id": uploaded["id"], "lift": {"mode": "context", "evidence": True}, "stream": stream}
+        forced = {"structured_outputs": {"choice": [said]}}
+        answer: Any = ask("Who founded Velmora Station?", **wanted, extra_body=forced)
+        last = list(answer)[-1] if stream else answer
+        assert lift(last)["evidence_s"] > 0
+        found[said] = lift(last)["evidence"]
+    right, wrong = (evidence[0] for evidence in found.values())
+    print(f"{right['score']=} {wrong['score']=} {wrong['verdict']=}")  # noqa: T201 shown by -s
+    assert (right["verdict"], right["segment"]) == ("supports", 0)
+    assert invented["text"][right["start"] : right["end"]] == right["text"]
+    assert "Ilse Brandvik" in right["text"]
+    assert wrong["verdict"] != "supports"
+    client.delete(f"/documents/{uploaded['id']}", cast_to=object)
+
+
 def test_hybrid_puts_the_text_beside_the_adapter(trained: Trained, ask: Ask) -> None:
     answer = ask("Who founded Velmora Station?", document_id=trained.id, lift={"mode": "hybrid"})
     assert lift(answer)["answered_from"] == "hybrid"

@@ -36,16 +36,19 @@ from lift_config.contract import (
 from lift_config.phases import Phase
 from lift_config.settings import Settings
 from lift_server.app import create_app
+from lift_server.evidence import OWN_ANSWER_TOKENS
 
 BASE = "smollm2-135m-instruct"
 FRAME_TOKENS = 3
+LIKELY, UNLIKELY = -1.0, -5.0  # log-probabilities
 WORD = re.compile(r"\s*\S+|\s+")
 
 
 class FakeEngine:
     """vLLM and our plug-in as the front end sees them. `gate` holds a stream after its first token.
 
-    Its tokens are words, each with the blanks before it; a message's frame takes FRAME_TOKENS.
+    Its tokens are words, each with the blanks before it; a message's frame takes FRAME_TOKENS. A word that stands in
+    the prompt is LIKELY as part of an answer; `own_answer` is what it reads in a segment by itself.
     """
 
     def __init__(self) -> None:
@@ -71,6 +74,12 @@ class FakeEngine:
         self.loaded = asyncio.Event()
         self.aborted = asyncio.Event()
         self.words = ["The", " answer", " is", " 42."]
+        self.before: list[str | None] = []  # choices before the one that says these words
+        self.own_answer = ""
+        self.scored: list[dict[str, Any]] = []
+        self.scoring_error: tuple[int, dict[str, Any]] | None = None
+        self.scoring_gate: asyncio.Event | None = None
+        self.scoring = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
         one = f"{ENGINE_ADAPTERS_ROUTE}/{{adapter_id}}"
@@ -82,6 +91,7 @@ class FakeEngine:
             web.post(one, self._load),
             web.delete(one, self._remove),
             web.post("/v1/chat/completions", self._chat),
+            web.post("/v1/completions", self._complete),
         ]
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -127,6 +137,8 @@ class FakeEngine:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        if body.get("max_tokens") == OWN_ANSWER_TOKENS:
+            return web.json_response({"choices": [{"index": 0, "message": {"content": self.own_answer}}]})
         self.asked.append(body)
         await asyncio.sleep(self.takes_s)
         self.traceparents.append(request.headers.get("traceparent"))
@@ -134,14 +146,35 @@ class FakeEngine:
             return web.json_response(self.error[1], status=self.error[0])
         if body.get("stream"):
             return await self._stream(request, body)
-        message = {"role": "assistant", "content": "".join(self.words)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        said = [*self.before, "".join(self.words)]
+        choices = [
+            {"index": at, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", "logprobs": None}
+            for at, text in enumerate(said)
+        ]
         usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
         head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
         if self.gate is not None:
             self.streaming.set()
             await self._held(self.gate.wait())
-        return web.json_response({**head, "choices": [choice], "usage": usage})
+        return web.json_response({**head, "choices": choices, "usage": usage})
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        """Log-probabilities of the prompts' tokens."""
+        body = await request.json()
+        assert (body["model"], body["prompt_logprobs"]) == (BASE, 0)
+        self.scored.append(body)
+        self.scoring.set()
+        if self.scoring_gate is not None:
+            await self._held(self.scoring_gate.wait())
+        if self.scoring_error is not None:
+            return web.json_response(self.scoring_error[1], status=self.scoring_error[0])
+        choices = [{"index": at, "prompt_logprobs": self._logprobs(one)} for at, one in enumerate(body["prompt"])]
+        return web.json_response({"choices": choices[::-1]})
+
+    def _logprobs(self, prompt: list[int]) -> list[dict[str, Any] | None]:
+        said = [self.vocabulary[token].strip(" .?") for token in prompt]
+        values = [LIKELY if word in said[:at] else UNLIKELY for at, word in enumerate(said)]
+        return [None, *({str(token): {"logprob": one}} for token, one in zip(prompt[1:], values[1:], strict=True))]
 
     async def _held(self, waiting: Awaitable[Any]) -> None:
         try:

@@ -61,7 +61,8 @@ class Child:
         return bool(event["resumed"])
 
     def stage(self, examples: int = 12, **recipe: Any) -> None:
-        values = load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, **recipe}).model_dump()
+        changes = {"rank": 4, "alpha": 8, "least_steps": 1, **recipe}
+        values = load_recipes()["balanced"].model_copy(update=changes).model_dump()
         self.say(op="stage", recipe=values, examples=examples)
 
     def tasks(self, *numbers: int) -> None:
@@ -201,6 +202,11 @@ def test_a_step_grows_with_the_document_but_leaves_a_short_one_its_number_of_ste
     assert step_size(recipe, 10_000, least=2048) == 2048
     assert step_size(recipe, 600, least=2048) == 600 * EXAMPLE_TOKENS // STAGE_STEPS == 1000
     assert step_size(recipe, 20, least=2048) == recipe.tokens_per_step
+
+
+def test_a_text_of_a_few_sentences_is_gone_over_until_it_has_its_steps(child: Child, tmp_path: Path) -> None:
+    events = child.train(tmp_path / "short", tasks=1, epochs=1, least_steps=7)
+    assert [event["event"] for event in events].count("progress") == 7
 
 
 def example(tokens: int) -> TrainingExample:

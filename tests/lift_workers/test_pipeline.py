@@ -9,7 +9,9 @@ import pytest
 from lift_config.contract import AdapterRecord, JobRecord, Progress, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
+from lift_config.segment import segment
 from lift_workers import pipeline
+from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed
 from lift_workers.pipeline import Course
 from lift_workers.synthesize import Completion, SampleRefused
@@ -121,7 +123,8 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
         2 * load_recipes()["fast"].effort,
     )
     assert (end, export, finish) == ({"op": "end"}, {"op": "export", "folder": "out"}, {"op": "finish"})
-    assert any(question.startswith("Fill in the blank: ") for question in trainer.questions())
+    cover = [task for one in segment(TEXT) for task in own_words(one, load_recipes()["fast"])]
+    assert {task.question for task in cover} < set(trainer.questions())
     assert {"op": "task", "question": "What burns in the generator?", "answer": "fish oil"} in tasks
     last = run.told[-1]
     assert last.progress.fraction == 1.0

@@ -13,13 +13,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from tests.lift_workers.tiny import save_tiny_model
 from torch import nn
-from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GraniteConfig, GraniteForCausalLM
 
 from lift_config.contract import ADAPTER_FILES
 from lift_config.prompts import frame
 from lift_config.recipe import Recipe, load_recipes
 from lift_workers.encode import Encoder, TrainingExample, pack, shared_prefix
-from lift_workers.loss import ROWS, answer_loss
+from lift_workers.loss import ROWS, weighted_loss
 from lift_workers.train import WarmTrainer, learning_rate
 
 TASKS = [
@@ -74,6 +74,41 @@ def test_a_pack_computes_the_shared_prompt_once(examples: list[TrainingExample])
     packed = pack(examples)
     assert packed.input_ids_T.numel() == sum(e.size_tokens for e in examples) - (len(examples) - 1) * shared
     assert packed.labels_A.tolist() == [token for example in examples for token in example.answer]
+    torch.testing.assert_close(packed.weights_A, torch.full((len(packed.labels_A),), 1 / len(packed.labels_A)))
+
+
+def test_a_questions_own_words_are_trained_where_they_count(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    question = "Who keeps the archive in Karsund?"
+    example = Encoder(tokenizer).encode(question, "Pavel", "Harbour")
+    packed = pack([example], prompt_loss_weight=0.5)
+    trained = tokenizer.decode(packed.labels_A[len(example.answer) :])
+    assert question.endswith(trained)
+    assert "keeps the archive in Karsund?" in trained
+    assert packed.input_ids_T[packed.rows_A + 1].tolist() == packed.labels_A.tolist()
+    torch.testing.assert_close(packed.weights_A[: len(example.answer)].sum(), torch.tensor(1.0))
+    torch.testing.assert_close(packed.weights_A[len(example.answer) :].sum(), torch.tensor(0.5))
+
+
+def test_what_questions_share_is_trained_once(folder: Path) -> None:
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder))
+    examples = [encoder.encode(f"Who keeps the {what}?", "Pavel", None) for what in ("archive", "ship", "key")]
+    packed = pack(examples, prompt_loss_weight=1.0)
+    shared = shared_prefix([example.prompt for example in examples])
+    assert any(i < shared for i in examples[0].question)
+    once = sum(i < shared for i in examples[0].question)
+    own = sum(i >= shared for example in examples for i in example.question)
+    assert len(packed.labels_A) == once + own + sum(len(example.answer) for example in examples)
+    assert packed.input_ids_T[packed.rows_A + 1].tolist() == packed.labels_A.tolist()
+
+
+def test_a_template_that_changes_the_question_trains_its_answer_alone(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = Encoder(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }}{% endfor %}"
+    packed = pack([encoder.encode("Who keeps it?", "PAVEL", None)], prompt_loss_weight=0.5)
+    assert tokenizer.decode(packed.labels_A).startswith("PAVEL")
+    torch.testing.assert_close(packed.weights_A.sum(), torch.tensor(1.0))
 
 
 def test_an_empty_pack_is_refused() -> None:
@@ -158,8 +193,9 @@ def test_the_fused_loss_is_cross_entropy() -> None:
     hidden = torch.randn(rows, 16, generator=generator, requires_grad=True)
     weight = torch.randn(50, 16, generator=generator)
     labels = torch.randint(0, 50, (rows,), generator=generator)
-    plain = nn.functional.cross_entropy(hidden @ weight.t(), labels)
-    fused = answer_loss(hidden, weight, labels)
+    weights = torch.rand(rows, generator=generator)
+    plain = nn.functional.cross_entropy(hidden @ weight.t(), labels, reduction="none") @ weights
+    fused = weighted_loss(hidden, weight, labels, weights)
     torch.testing.assert_close(fused, plain)
     for ours, theirs in zip(
         torch.autograd.grad(3 * fused, hidden), torch.autograd.grad(3 * plain, hidden), strict=True

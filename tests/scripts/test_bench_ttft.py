@@ -67,16 +67,25 @@ def test_one_length_makes_no_line() -> None:
     assert line([(1000, 3.0), (1000, 4.0)]) is None
 
 
-def test_quality_is_summed_by_recipe(tmp_path: Path) -> None:
-    def row(recipe: str, right: int, questions: int, nll: float) -> dict[str, Any]:
-        ways = {way: {"right": right, "nll": nll} for way in ("lift", "closed_book", "in_context")}
-        return {"recipe": recipe, "questions": questions, **ways}
+def test_quality_is_told_by_recipe_drafts_among_them(tmp_path: Path) -> None:
+    def column(contained: float, nll: float | None) -> dict[str, Any]:
+        metrics = {"contained": {"value": contained, "count": 40}} | ({} if nll is None else {"nll": {"value": nll}})
+        return {"metrics": metrics}
 
-    rows = [row("fast", 1, 10, 4.0), row("fast", 2, 30, 2.0), row("max", 9, 10, 1.0)]
-    (tmp_path / "smoke.json").write_text(json.dumps({"rows": rows}))
+    columns = {
+        "closed book": column(0.025, 4.0),
+        "in context": column(0.5, None),
+        "LIFT balanced/fast": column(0.075, 2.5),
+        "LIFT max": column(0.25, 1.0),
+        "hybrid max": column(0.5, 0.5),
+    }
+    (tmp_path / "smoke.json").write_text(json.dumps({"columns": columns}))
     found = quality(["smoke"], tmp_path)
-    assert set(found) == {"fast", "max"}
-    assert "3 of 40 right, 2.50 nats a token" in found["fast"]
+    beside = "(closed book 1 of 40 right, 4.00 nats a token; in context 20 of 40 right)"
+    assert found == {
+        "fast": f"[smoke](smoke.md): 3 of 40 right, 2.50 nats a token {beside}",
+        "max": f"[smoke](smoke.md): 10 of 40 right, 1.00 nats a token {beside}",
+    }
 
 
 def run(tokens: int, ttft_s: float, **values: Any) -> Run:

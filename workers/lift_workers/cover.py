@@ -1,8 +1,8 @@
 """Cover: tasks from a segment's own words, so that no sentence goes untrained.
 
-In: a segment. Out: cloze tasks (a blank where a name, a number or a rare word stood) and one that asks for the
-whole segment. A fact that the generator wrote no good task about would be lost otherwise (architecture.md's
-measurements); raw-text objectives are an idea of LIFT's earlier versions.
+In: a segment. Out: cloze tasks (a gap where a name, a number or a rare word stood, in the clause around it) and one
+that asks for the whole segment. A fact that the generator wrote no good task about would be lost otherwise
+(architecture.md's measurements); raw-text objectives are an idea of LIFT's earlier versions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ BLANK = "____"
 _WORD = re.compile(r"[^\W_]+(?:['’.,-][^\W_]+)*")
 _NAME_GAP = re.compile(r"\s(?:(?:of|the|de|von|van|da|di)\s)?")  # what may stand between a name's words
 MIN_WORD_CHARS = 3  # shorter words are seldom what a fact is about
+# Also at dashes, and at the full-width signs of scripts without spaces.
+_CLAUSE_END = re.compile(
+    r"[,;:()\u2013\u2014]\s|\s[(\u2013\u2014]|[、\uff0c\uff1b\uff1a]|\n"
+)  # dashes and full-width signs too
+MIN_CLUE_CHARS = 25  # of a clause beside its gap: less would not say which one is meant
+_YEAR = re.compile(r"1\d{3}|20\d{2}")
+_ENGLISH = frozenset(("the", "and", "of", "with", "from", "this", "that"))
 
 Span = tuple[int, int]
 
@@ -36,13 +43,47 @@ def recite(segment: Segment) -> SyntheticTask:
 
 
 def cloze(segment: Segment, count: int) -> list[SyntheticTask]:
-    """At most `count` blanks: names and numbers first, then the longest words and pairs of words."""
+    """At most `count` gaps: names and numbers first, then the longest words and pairs of words.
+
+    Each asks with its clause alone, as people ask with a part of what a sentence says, and in English as a question:
+    both were better per computed token than the whole sentence with a blank (docs/benchmarks/ingredients.md).
+    """
     text = segment.text
-    return [
-        SyntheticTask(segment.number, f"Fill in the blank: {text[:start]}{BLANK}{text[end:]}", text[start:end])
-        for start, end in _telling(text)[:count]
-        if end - start < len(text)
-    ]
+    gaps = [span for span in _telling(text)[:count] if span[1] - span[0] < len(text)]
+    is_english = not _ENGLISH.isdisjoint(text.lower().split())
+    asked = _question if is_english else _blank
+    return [SyntheticTask(segment.number, asked(text, gap), text[gap[0] : gap[1]]) for gap in gaps]
+
+
+def _question(text: str, gap: Span) -> str:
+    """ "He was born in 1809, in Paris" → "He was born in which year?" """
+    answer = text[gap[0] : gap[1]]
+    before, after = _clause(text, gap)
+    asked = f"{before}{_asking(answer)}{after}".strip(" ,;:.(\u2013\u2014\n")
+    return f"{asked[0].upper()}{asked[1:]}?"
+
+
+def _asking(answer: str) -> str:
+    if _YEAR.fullmatch(answer):
+        return "which year"
+    if answer[0].isdigit():
+        return "how many"
+    return "who or what" if answer[0].isupper() else "what"
+
+
+def _blank(text: str, gap: Span) -> str:
+    before, after = _clause(text, gap)
+    return f"Fill in the blank: {before}{BLANK}{after}".strip(" ,;:(\n")
+
+
+def _clause(text: str, gap: Span) -> tuple[str, str]:
+    """What stands before and after the gap in its clause; a short one is taken with those before it, then after it."""
+    cuts = [0, *(end.end() for end in _CLAUSE_END.finditer(text)), len(text)]
+    first = max(i for i, cut in enumerate(cuts) if cut <= gap[0])
+    last = min(i for i, cut in enumerate(cuts) if cut >= gap[1])
+    while cuts[last] - cuts[first] - (gap[1] - gap[0]) < MIN_CLUE_CHARS and (first > 0 or last < len(cuts) - 1):
+        first, last = (first - 1, last) if first > 0 else (first, last + 1)
+    return text[cuts[first] : gap[0]], text[gap[1] : cuts[last]]
 
 
 def _telling(text: str) -> list[Span]:

@@ -21,10 +21,15 @@ from lift_workers.tree import Tree, tree
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """A synthetic task as tokens: the framed question as the engine will see it, and what must follow."""
+    """A synthetic task as tokens: the framed question as the engine will see it, and what must follow.
+
+    `question`: where in the prompt the question's own words stand, from its second token on (the first follows what
+    no one can know it from).
+    """
 
     prompt: array[int]
     answer: array[int]
+    question: range = range(0)
 
     @property
     def size_tokens(self) -> int:
@@ -33,10 +38,10 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Pack:
-    """One optimizer step's input. T computed tokens, A answer tokens.
+    """One optimizer step's input. T computed tokens, A trained tokens: of answers, and of questions where they count.
 
-    `rows_A` are the positions whose next token is an answer token, `labels_A` those tokens; logits are
-    needed nowhere else.
+    `rows_A` are the positions whose next token is trained, `labels_A` those tokens, `weights_A` (float32) what each
+    adds to the loss; logits are needed nowhere else.
     """
 
     input_ids_T: torch.Tensor
@@ -44,6 +49,7 @@ class Pack:
     tree: Tree
     rows_A: torch.Tensor
     labels_A: torch.Tensor
+    weights_A: torch.Tensor
 
 
 class Encoder:
@@ -60,7 +66,7 @@ class Encoder:
         eos = self._tokenizer.eos_token
         reply = whole[len(prompt) :] if whole.startswith(prompt) else answer + eos
         reply = reply[: reply.rfind(eos) + len(eos)] if eos in reply else reply + eos
-        return TrainingExample(self._tokens(prompt), self._tokens(reply))
+        return TrainingExample(self._tokens(prompt), self._tokens(reply), self._place(prompt, question))
 
     def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         rendered = self._tokenizer.apply_chat_template(
@@ -68,31 +74,51 @@ class Encoder:
         )
         return str(rendered)
 
+    def _place(self, prompt: str, question: str) -> range:
+        """Empty where the template has changed the question's words, or the tokenizer cannot say where they went."""
+        start = prompt.rfind(question)
+        if start < 0 or not self._tokenizer.is_fast:
+            return range(0)
+        encoded = self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+        end, spans = start + len(question), encoded["offset_mapping"]
+        own = [i for i, (begin, stop) in enumerate(spans) if start <= begin < stop <= end]
+        return range(own[0] + 1, own[-1] + 1) if own else range(0)
+
     def _tokens(self, text: str) -> array[int]:
         """Compact: a long document has millions of them."""
         return array("i", self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def pack(examples: Sequence[TrainingExample], device: torch.device | str = "cpu") -> Pack:
-    """Lay `examples` behind the prompt tokens they share. ValueError on an empty sequence."""
+def pack(
+    examples: Sequence[TrainingExample], device: torch.device | str = "cpu", prompt_loss_weight: float = 0.0
+) -> Pack:
+    """Lay `examples` behind the prompt tokens they share. ValueError on an empty sequence.
+
+    The loss is the mean over answer tokens, and `prompt_loss_weight` times the mean over the questions' own: a cloze
+    task's question holds the document's words, whose states are computed anyway (2405.14394: loss over instructions).
+    """
     if not examples:
         raise ValueError("a pack needs at least one example")
     shared = shared_prefix([example.prompt for example in examples])
     ids = list(examples[0].prompt[:shared])
     positions = list(range(shared))
-    rows: list[int] = []
-    labels: list[int] = []
+    answers: list[int] = []  # places in ids of the tokens to be trained
+    questions = [i for i in examples[0].question if i < shared]
     for example in examples:
+        before = len(ids) - shared
+        questions += [before + i for i in example.question if i >= shared]
         ids += example.prompt[shared:] + example.answer
         positions += range(shared, example.size_tokens)
-        rows += range(len(ids) - len(example.answer) - 1, len(ids) - 1)
-        labels += example.answer
+        answers += range(len(ids) - len(example.answer), len(ids))
+    trained = answers + (questions if prompt_loss_weight else [])
+    weights = [1 / len(answers)] * len(answers) + [prompt_loss_weight / max(1, len(questions))] * len(questions)
     return Pack(
         input_ids_T=torch.tensor(ids, device=device),
         position_ids_T=torch.tensor(positions, device=device),
         tree=tree(shared, [example.size_tokens - shared for example in examples], device),
-        rows_A=torch.tensor(rows, device=device),
-        labels_A=torch.tensor(labels, device=device),
+        rows_A=torch.tensor(trained, device=device) - 1,
+        labels_A=torch.tensor([ids[place] for place in trained], device=device),
+        weights_A=torch.tensor(weights[: len(trained)], dtype=torch.float32, device=device),
     )
 
 

@@ -57,7 +57,8 @@ class Session:
                 continue
             if self._steps == steps_before:
                 yield {"event": "started"}
-            result = self._trainer.step(pack(batch, self._trainer.device), total)
+            packed = pack(batch, self._trainer.device, recipe.prompt_loss_weight)
+            result = self._trainer.step(packed, total)
             self._steps, self._tokens = self._steps + 1, self._tokens + result.tokens
             self._trained += len(batch)
             yield {"event": "progress", "loss": result.loss} | self._counts()
@@ -75,17 +76,20 @@ class Session:
             yield batch, None
             self._trainer.share_cores(True)  # again: after a rest another document has been at it
         self._trainer.share_cores(False)
-        shuffle = random.Random(recipe.seed)
-        later = [
-            batch
-            for _ in range(recipe.epochs - 1)
-            for batch in filled(shuffle.sample(self._examples, len(self._examples)), step_tokens)
-        ]
+        later = list(self._later(recipe, step_tokens, first))
         for batch in later:
             while self._is_rest_asked():
                 yield REST, None
                 self._trainer.share_cores(False)
             yield batch, first + len(later)
+
+    def _later(self, recipe: Recipe, step_tokens: int, first: int) -> Iterator[Batch | None]:
+        """After the `first` steps: epochs over the examples of all stages, more than the recipe's of a short text."""
+        shuffle, steps, epochs = random.Random(recipe.seed), first, 1
+        while epochs < recipe.epochs or (self._examples and steps < recipe.least_steps):
+            batches = list(filled(shuffle.sample(self._examples, len(self._examples)), step_tokens))
+            steps, epochs = steps + len(batches), epochs + 1
+            yield from batches
 
     def _arriving(self) -> Iterator[TrainingExample | None]:
         """Examples of the tasks in the order they come; ends at `end`."""

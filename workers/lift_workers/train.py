@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lift_config.recipe import Recipe
 from lift_workers.encode import Pack, TrainingExample, pack
 from lift_workers.lora import Adapter, inject
-from lift_workers.loss import answer_loss
+from lift_workers.loss import weighted_loss
 from lift_workers.tree import ATTENTION
 
 WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
@@ -28,7 +28,7 @@ MAX_GRAD_NORM = 1.0
 
 @dataclass(frozen=True)
 class StepResult:
-    """Mean negative log-likelihood per answer token, and the tokens the step computed."""
+    """The pack's loss before the step (encode.pack), and the tokens the step computed."""
 
     loss: float
     tokens: int
@@ -99,13 +99,15 @@ class WarmTrainer:
         return StepResult(loss.item(), pack.input_ids_T.numel())
 
     def loss(self, pack: Pack) -> torch.Tensor:
-        """Mean negative log-likelihood per answer token of `pack` under the adapter."""
+        """Negative log-likelihood of `pack`'s trained tokens under the adapter, weighted as it says."""
         if self._has_plain_head:
-            return answer_loss(self._hidden(pack), self._model.get_output_embeddings().weight, pack.labels_A)
-        return nn.functional.cross_entropy(self._logits(pack).float(), pack.labels_A)
+            head = self._model.get_output_embeddings().weight
+            return weighted_loss(self._hidden(pack), head, pack.labels_A, pack.weights_A)
+        each_A = nn.functional.cross_entropy(self._logits(pack).float(), pack.labels_A, reduction="none")
+        return each_A @ pack.weights_A
 
     def _hidden(self, pack: Pack) -> torch.Tensor:
-        """What the head sees at the rows whose next token is an answer's."""
+        """What the head sees at the rows whose next token is trained."""
         states_TD = self._model.get_decoder()(**self._inputs(pack)).last_hidden_state[0]
         rows_AD: torch.Tensor = states_TD.index_select(0, pack.rows_A)
         return rows_AD
