@@ -46,7 +46,7 @@ def cloze(segment: Segment, count: int) -> list[SyntheticTask]:
     """At most `count` gaps: names and numbers first, then the longest words and pairs of words.
 
     Each asks with its clause alone, as people ask with a part of what a sentence says: more gaps for the same tokens.
-    In English as a question, as people ask; docs/benchmarks/ingredients.md cannot tell its gain over a blank from chance.
+    In English as a question; docs/benchmarks/ingredients.md cannot tell its gain over a blank from chance.
     """
     text = segment.text
     gaps = [span for span in _telling(text)[:count] if span[1] - span[0] < len(text)]
