@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from bench_common import Document, prepared_model, read_documents, stated, table, where, write
 from evaluate_columns import Record, ask, name_of
@@ -44,8 +43,7 @@ ANSWER_TOKENS = 32
 SOFT = 0.5  # of an answer's loss, where there is a teacher
 _WORD = re.compile(r"\w+")
 _FILL = "Fill in the blank: "  # cover.py's, where it asks with a blank
-# Overlapping ones too: the text before a gap may end in "who or".
-_ASKED = re.compile(rf"(?=({BLANK}|which year|how many|who or what|what))", re.IGNORECASE)
+_ASKED = re.compile(rf"(?=({BLANK}|which year|how many|who or what|what))", re.IGNORECASE)  # overlapping ones too
 
 
 @dataclass(frozen=True)
@@ -171,9 +169,8 @@ def blanked(one: Segment, task: SyntheticTask, is_whole: bool) -> SyntheticTask:
         said, after = asked[: word.start(1)], asked[word.end(1) :]
         for before in (said, said[:1].lower() + said[1:]):
             if (start := one.text.find(f"{before}{task.answer}{after}")) >= 0:
-                gap = start + len(before)
                 if is_whole:
-                    before, after = one.text[:gap], one.text[gap + len(task.answer) :]
+                    before, after = one.text[: start + len(before)], one.text[start + len(before + task.answer) :]
                 return SyntheticTask(task.segment, f"{_FILL}{before}{BLANK}{after}", task.answer)
     raise ValueError(f"segment {task.segment} does not hold what it is asked: {task.question!r}")
 
@@ -192,20 +189,18 @@ class SoftTrainer(WarmTrainer):
 def blended_loss(logits_AV: torch.Tensor, teacher_TV: torch.Tensor, pack: Pack, share: float) -> torch.Tensor:
     """Cross-entropy; of the first T rows `share` of it is the divergence from the teacher's probabilities instead."""
     log_AV = logits_AV.float().log_softmax(-1)
-    hard_A = functional.nll_loss(log_AV, pack.labels_A, reduction="none")
+    hard_A = torch.nn.functional.nll_loss(log_AV, pack.labels_A, reduction="none")
     count = len(teacher_TV)
-    soft_T = functional.kl_div(log_AV[:count], teacher_TV, reduction="none").sum(-1)
+    soft_T = torch.nn.functional.kl_div(log_AV[:count], teacher_TV, reduction="none").sum(-1)
     return torch.cat([(1 - share) * hard_A[:count] + share * soft_T, hard_A[count:]]) @ pack.weights_A
 
 
-def outcomes(
-    chosen: list[Document], scorer: Scorer, trainer: SoftTrainer, budget: int
-) -> Iterator[tuple[str, Outcome]]:
+def outcomes(texts: list[Document], scorer: Scorer, trainer: SoftTrainer, budget: int) -> Iterator[tuple[str, Outcome]]:
     for name, is_given in (("closed book", False), ("in context", True)):
-        yield name, Outcome({name_of(one): _asked(one, scorer, one["text"] if is_given else None) for one in chosen})
+        yield name, Outcome({name_of(one): _asked(one, scorer, one["text"] if is_given else None) for one in texts})
     for name, variant in VARIANTS.items():
         records, tokens, steps = {}, 0, 0
-        for one in chosen:
+        for one in texts:
             own_tokens, own_steps = train(one, variant, scorer, trainer, budget)
             tokens, steps = tokens + own_tokens, steps + own_steps
             with tempfile.TemporaryDirectory() as folder:
@@ -293,8 +288,7 @@ def _row(name: str, values: Mapping[str, Any]) -> list[Any]:
     less = values["less_reference"]
     return [
         name,
-        f"{values['nll']:.3f}",
-        f"{values['mean_over_windows']:.3f}",
+        *(f"{values[nll]:.3f}" for nll in ("nll", "mean_over_windows")),
         f"{less['value']:+.3f} [{less['low']:+.3f}, {less['high']:+.3f}]" if less else None,
         f"{values['contained']}/{values['questions']}",
         f"{values['tokens_a_window']:.0f}" if values["tokens_a_window"] else None,

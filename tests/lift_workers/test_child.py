@@ -209,6 +209,14 @@ def test_a_text_of_a_few_sentences_is_gone_over_until_it_has_its_steps(child: Ch
     assert [event["event"] for event in events].count("progress") == 7
 
 
+def test_more_epochs_end_with_the_last_step_that_lacks(child: Child, tmp_path: Path) -> None:
+    once = child.train(tmp_path / "once", tasks=6, epochs=1, tokens_per_step=60)
+    steps = [event["event"] for event in once].count("progress")
+    events = child.train(tmp_path / "more", tasks=6, epochs=1, tokens_per_step=60, least_steps=steps + 1)
+    assert steps > 1
+    assert [event["event"] for event in events].count("progress") == steps + 1
+
+
 def example(tokens: int) -> TrainingExample:
     return TrainingExample(array("i", range(tokens - 1)), array("i", [1]))
 

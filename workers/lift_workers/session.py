@@ -88,6 +88,8 @@ class Session:
         shuffle, steps, epochs = random.Random(recipe.seed), first, 1
         while epochs < recipe.epochs or (self._examples and steps < recipe.least_steps):
             batches = list(filled(shuffle.sample(self._examples, len(self._examples)), step_tokens))
+            if epochs >= recipe.epochs:  # beyond the recipe's own: no more than what lacks
+                batches = batches[: recipe.least_steps - steps]
             steps, epochs = steps + len(batches), epochs + 1
             yield from batches
 
