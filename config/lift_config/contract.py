@@ -5,7 +5,8 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | key                          | type    | written by     | read by        | lives                             |
 |------------------------------|---------|----------------|----------------|-----------------------------------|
 | lift:document:{id}           | HASH    | server         | server         | until deleted                     |
-| lift:documents:{owner}       | ZSET    | server         | server         | members: ids, score: created_at   |
+| lift:documents               | ZSET    | server         | server         | members: ids, score: created_at   |
+| lift:documents:{owner}       | ZSET    | server         | server         | likewise, one owner's             |
 | lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
 | lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
@@ -52,6 +53,7 @@ JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
+DOCUMENTS_KEY = "lift:documents"
 WORKER_PREFIX = "lift:worker:"
 SPEEDS_KEPT = 20
 CHUNK_BYTES = 4 * 2**20
@@ -63,7 +65,7 @@ def document_redis_key(document_id: str) -> str:
 
 
 def owner_redis_key(owner: str) -> str:
-    return f"lift:documents:{owner}"
+    return f"{DOCUMENTS_KEY}:{owner}"
 
 
 def job_redis_key(job_key: str) -> str:

@@ -23,7 +23,7 @@ class Recipe(BaseModel):
     name: str
     rank: int = Field(gt=0)
     alpha: int = Field(gt=0)
-    tasks_per_segment: int = Field(gt=0, description="synthetic tasks kept per segment, at most")
+    tasks_per_segment: int = Field(ge=0, description="tasks of the generator kept per segment, at most")
     samples_per_task: float = Field(ge=1, description="generator samples drawn for each task kept, at most")
     cloze_per_segment: int = Field(ge=0, description="add tasks that blank out a name, number or word")
     recite: bool = Field(description="add one task per segment that asks for its text")

@@ -26,6 +26,7 @@ from lift_server.observe import Observed
 from lift_server.question import Json, Question
 from lift_server.state import State
 
+NOT_EMPTY = {"min_tokens": 1}  # an adapter that is unsure may end its answer before the first word
 CONFLICT = 409  # the status of whatever keeps a document from being answered by its adapter now
 
 
@@ -122,7 +123,7 @@ class Answer:
         if document_id is None:
             self._timeline.end(Phase.ACCEPT)
             return state.engine.place(secrets.token_hex(4)), self.question.body | {"model": state.settings.model_name}
-        document, job = self._found = await documents.find(state, document_id)
+        document, job = self._found = await documents.find(state, self.question.owner, document_id)
         self._timeline.end(Phase.ACCEPT)
         self._job = job
         mode, patience_s = self.question.lift.mode, self.question.lift.max_wait_s
@@ -166,7 +167,7 @@ class Answer:
                 text = await self._prompt(url, document).as_much_as_fits(job)
             self._answered_from = "hybrid" if text else "adapter"
         messages = frame(self.question.body["messages"], document.title, text)
-        return url, self.question.body | {"model": adapter.id, "messages": messages}
+        return url, NOT_EMPTY | self.question.body | {"model": adapter.id, "messages": messages}
 
     def _prompt(self, url: str, document: DocumentRecord) -> Prompt:
         return Prompt(self._state, url, self.question.body, document.title)

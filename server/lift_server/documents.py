@@ -18,12 +18,12 @@ BATCH = 100
 SWEEP_S = 60.0  # expired documents are refused at once, and deleted at the next sweep
 
 
-async def find(state: State, document_id: str) -> Found:
-    """The document and its job; DocumentNotFound, also for an id that can be none."""
+async def find(state: State, owner: str, document_id: str) -> Found:
+    """The owner's document and its job; DocumentNotFound, also for another's and for an id that can be none."""
     if not DOCUMENT_ID.fullmatch(document_id):
         raise DocumentNotFound
     document = await state.records.document(document_id)
-    if document is None or _is_expired(document):
+    if document is None or document.owner != owner or _is_expired(document):
         raise DocumentNotFound
     job = await state.records.job(document.job_key)
     if job is None:
@@ -31,9 +31,11 @@ async def find(state: State, document_id: str) -> Found:
     return document, job
 
 
-async def in_order(state: State, *, start: int = 0, newest_first: bool = True) -> AsyncIterator[Found]:
-    """Every document from rank `start` on, in order of upload."""
-    while ids := await state.records.ids(start=start, count=BATCH, newest_first=newest_first):
+async def in_order(
+    state: State, owner: str | None, *, start: int = 0, newest_first: bool = True
+) -> AsyncIterator[Found]:
+    """The owner's documents, None: everybody's, from rank `start` on, in order of upload."""
+    while ids := await state.records.ids(owner, start=start, count=BATCH, newest_first=newest_first):
         documents = [d for d in await state.records.documents(ids) if d is not None and not _is_expired(d)]
         jobs = await state.records.jobs(document.job_key for document in documents)
         for document, job in zip(documents, jobs, strict=True):
@@ -42,18 +44,18 @@ async def in_order(state: State, *, start: int = 0, newest_first: bool = True) -
         start += len(ids)
 
 
-async def original(state: State, document_id: str) -> tuple[DocumentRecord, bytes]:
+async def original(state: State, owner: str, document_id: str) -> tuple[DocumentRecord, bytes]:
     """The upload as it came."""
-    document, _ = await find(state, document_id)
+    document, _ = await find(state, owner, document_id)
     content = await state.records.read(original_path(document.id))
     if content is None:
         raise DocumentNotFound
     return document, content
 
 
-async def cancel(state: State, document_id: str) -> Found:
+async def cancel(state: State, owner: str, document_id: str) -> Found:
     """Stop what is still being trained of the document; it keeps the versions it has."""
-    document, job = await find(state, document_id)
+    document, job = await find(state, owner, document_id)
     if not job.unfinished and job.status is not Status.CANCELLED:
         message = f"The document is {job.status.value}: there is no training to cancel."
         raise ApiError(409, message, code="document_not_active", headers=NO_RETRY)
@@ -64,8 +66,8 @@ async def cancel(state: State, document_id: str) -> Found:
     return document, cancelled
 
 
-async def delete(state: State, document_id: str) -> None:
-    document, _ = await find(state, document_id)
+async def delete(state: State, owner: str, document_id: str) -> None:
+    document, _ = await find(state, owner, document_id)
     await _remove(state, document)
 
 
@@ -81,7 +83,7 @@ async def sweep_for_ever(state: State) -> None:
 
 async def sweep(state: State) -> None:
     start = 0
-    while ids := await state.records.ids(start=start, count=BATCH, newest_first=False):
+    while ids := await state.records.ids(None, start=start, count=BATCH, newest_first=False):
         expired = [d for d in await state.records.documents(ids) if d is not None and _is_expired(d)]
         for document in expired:
             await _remove(state, document)

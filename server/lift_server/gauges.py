@@ -50,7 +50,7 @@ async def count_for_ever(state: State) -> None:
 
 
 async def count(state: State) -> None:
-    statuses = Counter([job.status async for _, job in documents.in_order(state)])
+    statuses = Counter([job.status async for _, job in documents.in_order(state, None)])
     state.metrics.counted(statuses, await state.records.workers())
 
 

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 class Question:
     """`body` is what the engine is to get, but for the model and the framing. `model` is echoed as asked."""
 
+    owner: str
     body: Json
     model: str
     document_id: str | None
@@ -31,6 +32,7 @@ def read_question(
     settings: Settings,
     values: Json,
     *,
+    owner: str,
     in_header: str | None,
     received_s: float,
     traceparent: str | None,
@@ -52,6 +54,7 @@ def read_question(
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise InvalidRequest("messages: must be a list of at least one message.", param="messages")
     return Question(
+        owner=owner,
         body=body,
         model=model,
         document_id=_document_id(

@@ -19,6 +19,7 @@ from redis.exceptions import WatchError
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
+    DOCUMENTS_KEY,
     JOB_FIELD,
     JOBS_STREAM,
     MANIFEST_FILE,
@@ -41,7 +42,6 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase, Timeline
 
-OWNER = "default"  # the one owner there is without API keys
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
 
@@ -74,14 +74,15 @@ class Records:
         hashes = await self._hashes(job_redis_key(job_key) for job_key in job_keys)
         return [JobRecord.from_redis(fields) if fields else None for fields in hashes]
 
-    async def ids(self, *, start: int, count: int, newest_first: bool) -> list[str]:
-        """Document ids by time of upload."""
-        found = await self.redis.zrange(owner_redis_key(OWNER), start, start + count - 1, desc=newest_first)
+    async def ids(self, owner: str | None, *, start: int, count: int, newest_first: bool) -> list[str]:
+        """Ids of the owner's documents, None: of everybody's, by time of upload."""
+        key = DOCUMENTS_KEY if owner is None else owner_redis_key(owner)
+        found = await self.redis.zrange(key, start, start + count - 1, desc=newest_first)
         return [str(member) for member in found]
 
-    async def rank(self, document_id: str, *, newest_first: bool) -> int | None:
+    async def rank(self, owner: str, document_id: str, *, newest_first: bool) -> int | None:
         ask = self.redis.zrevrank if newest_first else self.redis.zrank
-        found: Any = await ask(owner_redis_key(OWNER), document_id)
+        found: Any = await ask(owner_redis_key(owner), document_id)
         return None if found is None else int(found)
 
     async def stored_job(self, job_key: str) -> JobRecord | None:
@@ -245,6 +246,7 @@ class Records:
             job = await self.job(job_key) if is_last else None
             pipe.multi()  # type: ignore[no-untyped-call]
             pipe.delete(document_redis_key(document.id))
+            pipe.zrem(DOCUMENTS_KEY, document.id)
             pipe.zrem(owner_redis_key(document.owner), document.id)
             pipe.srem(users_key, document.id)
             if is_last:
@@ -262,6 +264,7 @@ class Records:
 def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
     fields: dict[Any, Any] = {**document.to_redis()}  # redis-py's type for a mapping is invariant
     pipe.hset(document_redis_key(document.id), mapping=fields)
+    pipe.zadd(DOCUMENTS_KEY, {document.id: document.created_s})
     pipe.zadd(owner_redis_key(document.owner), {document.id: document.created_s})
     pipe.sadd(job_documents_redis_key(document.job_key), document.id)
 

@@ -15,6 +15,7 @@ import obstore
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
+    DOCUMENTS_KEY,
     JOB_FIELD,
     JOBS_STREAM,
     REFINE_STREAM,
@@ -48,7 +49,8 @@ async def _names(records: Records, folder: str) -> AsyncIterator[list[str]]:
 
 async def _restore_documents(records: Records, ids: list[str]) -> int:
     known = await records.documents(ids)
-    lost = [document_id for document_id, document in zip(ids, known, strict=True) if document is None]
+    listed = await records.redis.zmscore(DOCUMENTS_KEY, ids)
+    lost = [one for one, *found in zip(ids, known, listed, strict=True) if None in found]
     for document_id in lost:
         with _unreadable_is_left_alone(document_path(document_id)):
             content = await records.read(document_path(document_id))

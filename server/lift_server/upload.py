@@ -19,7 +19,6 @@ from lift_config.settings import Settings
 from lift_server.decode import document_text
 from lift_server.errors import InvalidRequest
 from lift_server.recipes import servable
-from lift_server.records import OWNER
 from lift_server.schemas import UploadFields
 from lift_server.state import State
 
@@ -28,8 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upload:
-    """What came in. `param` is the field that held the text: `file` or `text`."""
+    """What came in, and whose it is. `param` is the field that held the text: `file` or `text`."""
 
+    owner: str
     content: bytes
     param: str
     filename: str | None
@@ -67,7 +67,7 @@ def _check_base_model(settings: Settings, fields: UploadFields) -> None:
 def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
     title = upload.fields.title or None
     key = job_key(
-        owner=OWNER,
+        owner=upload.owner,
         text=text,
         title=title,
         base_model=settings.model_name,
@@ -76,7 +76,7 @@ def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRe
     )
     return JobRecord(
         key=key,
-        owner=OWNER,
+        owner=upload.owner,
         title=title,
         base_model=settings.model_name,
         base_revision=settings.base_revision,
@@ -98,7 +98,7 @@ def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:
     expires = upload.fields.expires_after
     return DocumentRecord(
         id=f"doc_{secrets.token_hex(12)}",
-        owner=OWNER,
+        owner=upload.owner,
         job_key=key,
         title=upload.fields.title or None,
         filename=_plain_name(upload.filename),

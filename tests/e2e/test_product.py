@@ -55,7 +55,7 @@ def test_the_upload_becomes_ready_and_says_how_far_it_is(trained: Trained) -> No
 def test_a_first_version_answers_while_a_better_one_is_trained(trained: Trained) -> None:
     first = next(document for document in trained.seen if document["status"] == "ready")
     assert first["unfinished"]
-    assert (first["adapter"]["version"], first["adapter"]["recipe"]) == (1, "fast")
+    assert (first["adapter"]["version"], first["adapter"]["recipe"]) == (1, "sketch")
     draft, last = trained.document["adapters"]
     assert draft["id"] == first["adapter"]["id"] != last["id"]
     assert draft["ready_s"] < last["ready_s"]
@@ -184,7 +184,7 @@ def test_hybrid_puts_the_text_beside_the_adapter(trained: Trained, ask: Ask) -> 
 
 
 def test_a_recipe_asked_for_answers_from_its_version(trained: Trained, ask: Ask) -> None:
-    answer = ask("Who founded Velmora Station?", document_id=trained.id, lift={"recipe": "fast"})
+    answer = ask("Who founded Velmora Station?", document_id=trained.id, lift={"recipe": "sketch"})
     assert lift(answer)["adapter_id"] == trained.document["adapters"][0]["id"]
     with pytest.raises(openai.BadRequestError) as refused:
         ask("Who?", document_id=trained.id, lift={"recipe": "paper"})  # its rank: 128
@@ -296,7 +296,7 @@ def test_a_new_document_goes_before_a_refinement(client: OpenAI, ask: Ask, watch
     quick: Any = client.post("/documents", cast_to=object, body={"text": texts[1], "recipe": "fast"})
     ask("How many cranes has the quay?", document_id=quick["id"])
     assert client.get(f"/documents/{slow['id']}", cast_to=object)["unfinished"]  # type: ignore[index]
-    assert [adapter["recipe"] for adapter in watch(slow["id"])[-1]["adapters"]] == ["fast", "max"]
+    assert [adapter["recipe"] for adapter in watch(slow["id"])[-1]["adapters"]] == ["sketch", "max"]
 
 
 # ---- what the operator sees ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from lift_config.recipe import Recipe, load_recipes
 
 
 def test_the_recipes_of_the_product() -> None:
-    assert set(load_recipes()) == {"paper", "paper-fast", "fast", "balanced", "max"}
+    assert set(load_recipes()) == {"paper", "paper-fast", "sketch", "fast", "balanced", "max"}
     assert all(name == recipe.name for name, recipe in load_recipes().items())
 
 
@@ -32,15 +32,15 @@ def test_every_value_is_in_the_digest(field: str) -> None:
 
 
 def test_the_drafts_values_are_in_the_digest_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    balanced, fast = load_recipes()["balanced"], load_recipes()["fast"]
+    balanced, sketch = load_recipes()["balanced"], load_recipes()["sketch"]
     before = balanced.digest()
     assert balanced.model_copy(update={"draft": None}).digest() != before
-    monkeypatch.setitem(load_recipes(), "fast", fast.model_copy(update={"epochs": 2}))
+    monkeypatch.setitem(load_recipes(), "sketch", sketch.model_copy(update={"epochs": 2}))
     assert balanced.digest() != before
 
 
 def test_stages_end_with_the_recipe_itself() -> None:
-    assert [stage.name for stage in load_recipes()["balanced"].stages()] == ["fast", "balanced"]
+    assert [stage.name for stage in load_recipes()["balanced"].stages()] == ["sketch", "balanced"]
     assert [stage.name for stage in load_recipes()["fast"].stages()] == ["fast"]
 
 
@@ -52,7 +52,10 @@ def test_a_draft_has_the_same_adapter_and_less_effort(recipe: Recipe) -> None:
     assert all(draft.draft is None for draft in drafts)
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 0}, {"epochs": 0}, {"schedule": "cosine"}, {"ranks": 16}])
+WRONG = [{"rank": 0}, {"tasks_per_segment": -1}, {"epochs": 0}, {"schedule": "cosine"}, {"ranks": 16}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_recipe_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Recipe(**load_recipes()["fast"].model_dump() | wrong)

@@ -56,7 +56,7 @@ async def test_a_ready_document_is_answered_by_its_adapter(front_end: Any, engin
     assert lift["answered_from"] == "adapter"
     assert lift["phases"].keys() == {"accept", "load", "prefill"}
     assert "load;dur=" in answer.headers["server-timing"]
-    assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, "Orvel"), "seed": 7}]
+    assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, "Orvel"), "seed": 7, "min_tokens": 1}]
     assert TEXT not in json.dumps(engine.asked)
 
 

@@ -34,7 +34,7 @@ async def test_a_conversation_moves_from_the_text_to_the_adapter(front_end: Any,
     assert second["phases"].keys() == {"accept", "load", "prefill"}
     assert engine.asked == [
         {"model": BASE, "messages": frame(ASKED, None, TEXT)},
-        {"model": adapter.id, "messages": frame(ASKED, None)},
+        {"model": adapter.id, "messages": frame(ASKED, None), "min_tokens": 1},
     ]
 
 
@@ -107,7 +107,7 @@ async def test_hybrid_takes_all_of_a_text_that_fits(front_end: Any, worker: Any,
     told = lift(await asking)
     assert (told["answered_from"], told["adapter_id"]) == ("hybrid", adapter.id)
     assert {"wait", "load", "fit", "prefill"} <= told["phases"].keys()
-    assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, None, TEXT)}]
+    assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, None, TEXT), "min_tokens": 1}]
 
 
 async def test_hybrid_takes_beginning_and_end_of_what_does_not_fit(front_end: Any, worker: Any, engine: Any) -> None:

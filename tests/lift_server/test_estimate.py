@@ -50,37 +50,37 @@ async def test_the_way_of_a_document(front_end: Any, worker: Any, redis: Any) ->
         state = front_end.app.state.lift
         return await seconds_left(state, await state.records.job(job.key))
 
-    for recipe, seconds in (("fast", 10.0), ("balanced", 30.0)):
+    for recipe, seconds in (("sketch", 10.0), ("balanced", 30.0)):
         await redis.lpush(speeds_redis_key(recipe), Speed(len(TEXT), seconds).to_json())
     await front_end.upload(TEXT.replace("eleven", "twelve"))
     await front_end.upload(TEXT.replace("eleven", "twenty"))
     await front_end.upload(TEXT)
     job = await worker.newest_job()
     await front_end.upload(TEXT.replace("eleven", "twenty-one"))
-    assert await left() == {"fast": 30, "balanced": 50, "max": None}
+    assert await left() == {"sketch": 30, "balanced": 50, "fast": None, "max": None}
     for name in "ab":
         await redis.set(f"lift:worker:{name}", "")
-    assert await left() == {"fast": 20, "balanced": 40, "max": None}
+    assert await left() == {"sketch": 20, "balanced": 40, "fast": None, "max": None}
 
     job = job.changed(received_s=time.time() - 4)
     job.timeline.start("queue", job.received_s)
     claimed = await worker.claim(job)
     await worker.write(claimed)
-    assert (await left())["fast"] == pytest.approx(10, abs=1)  # counted from its claim
+    assert (await left())["sketch"] == pytest.approx(10, abs=1)  # counted from its claim
     job.timeline.end("queue", time.time() - 4)
     await worker.write(claimed)
-    assert (await left())["fast"] == pytest.approx(6, abs=1)
+    assert (await left())["sketch"] == pytest.approx(6, abs=1)
     assert (await left())["balanced"] == pytest.approx(26, abs=1)
-    await worker.publish(claimed, "fast")
+    await worker.publish(claimed, "sketch")
     now_left = await left()  # the three others come first, then the refinement goes on
-    assert now_left["fast"] == 0
+    assert now_left["sketch"] == 0
     assert now_left["balanced"] == pytest.approx(30 + 30 / 2, abs=1)  # whole: it may not have begun
     await worker.publish(await worker.job(job.key))
-    assert await left() == {"fast": 0, "balanced": 0, "max": None}
+    assert await left() == {"sketch": 0, "balanced": 0, "fast": None, "max": None}
 
 
 async def test_a_recipe_that_comes_after_what_is_under_way(front_end: Any, worker: Any, redis: Any) -> None:
-    for recipe, seconds in (("fast", 10.0), ("balanced", 30.0), ("max", 90.0)):
+    for recipe, seconds in (("sketch", 10.0), ("balanced", 30.0), ("max", 90.0)):
         await redis.lpush(speeds_redis_key(recipe), Speed(len(TEXT), seconds).to_json())
     await front_end.upload(TEXT)
     job = await worker.claim(await worker.newest_job())

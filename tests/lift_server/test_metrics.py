@@ -21,7 +21,7 @@ from lift_config.contract import (
 from lift_config.settings import SloSettings
 from lift_server import gauges
 from lift_server.metrics import Metrics, Objective
-from lift_server.records import OWNER
+from lift_server.owner import DEFAULT_OWNER
 
 TEXT = "The lighthouse at Varn Point was built in 1874 by Edda Holm."
 
@@ -208,7 +208,7 @@ async def test_a_scrape_looks_at_no_document(front_end: Any, redis: Any) -> None
 
     while not await scraped(front_end, "lift_documents"):
         pass  # the first count aside is still under way
-    await redis.zadd(owner_redis_key(OWNER), {f"doc_{number:024x}": number for number in range(500)})
+    await redis.zadd(owner_redis_key(DEFAULT_OWNER), {f"doc_{number:024x}": number for number in range(500)})
     assert await commands() == 0
 
 

@@ -36,7 +36,7 @@ async def test_the_first_version_answers_until_a_better_one_is_there(front_end: 
     document = await front_end.upload(TEXT)
     waiting = asyncio.create_task(front_end.ask(document_id=document["id"]))
     await front_end.waits()
-    first = await worker.train("fast")
+    first = await worker.train("sketch")
     answer = await waiting
     assert adapter_id(answer) == first.id
     assert "refine" not in answer.json()["lift"]["phases"]  # it goes on, but nobody waits for it
@@ -52,9 +52,9 @@ async def test_the_first_version_answers_until_a_better_one_is_there(front_end: 
 
 async def test_a_version_that_is_there_answers_its_recipe(front_end: Any, worker: Any, redis: Any) -> None:
     document = await front_end.upload(TEXT)
-    first = await worker.train("fast")
+    first = await worker.train("sketch")
     last = await worker.train(stream=REFINE)
-    for recipe, adapter in (("fast", first), ("balanced", last)):
+    for recipe, adapter in (("sketch", first), ("balanced", last)):
         answer = await front_end.ask(document_id=document["id"], lift={"recipe": recipe, "max_wait_s": 0})
         assert adapter_id(answer) == adapter.id
     assert await redis.xlen(JOBS) == 0
@@ -62,7 +62,7 @@ async def test_a_version_that_is_there_answers_its_recipe(front_end: Any, worker
 
 async def test_a_recipe_under_way_is_waited_for(front_end: Any, worker: Any, redis: Any) -> None:
     document = await front_end.upload(TEXT)
-    await worker.train("fast")
+    await worker.train("sketch")
     await redis.set(job_lease_redis_key((await worker.newest_job(REFINE)).key), "its entry")
     asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"recipe": "balanced"}))
     await front_end.waits()
@@ -77,7 +77,7 @@ async def test_a_recipe_under_way_is_waited_for(front_end: Any, worker: Any, red
 async def test_a_refinement_that_waits_is_brought_forward(front_end: Any, worker: Any, redis: Any, recipe: str) -> None:
     """Ahead of other refinements, once for several questions; also where another recipe comes after it."""
     document = await front_end.upload(TEXT)
-    await worker.train("fast")
+    await worker.train("sketch")
     before = await worker.newest_job(REFINE)
     question = {"document_id": document["id"], "lift": {"recipe": recipe, "max_wait_s": 0}}
     for _ in range(2):
@@ -93,7 +93,7 @@ async def test_a_question_from_before_the_first_version_brings_its_refinement_fo
     job = await worker.claim(await worker.newest_job())
     asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"recipe": "balanced"}))
     await front_end.waits()
-    await worker.publish(job, "fast")
+    await worker.publish(job, "sketch")
     await until_queued(redis)
     last = await worker.train()
     assert adapter_id(await asking) == last.id
@@ -112,7 +112,7 @@ async def test_a_version_that_came_meanwhile_is_not_trained_again(front_end: Any
 async def test_a_recipe_that_nothing_brings_is_trained(front_end: Any, worker: Any, redis: Any, store: Path) -> None:
     """Once what is under way has ended; ahead of refinements; for several questions once."""
     document = await front_end.upload(TEXT)
-    await worker.train("fast")
+    await worker.train("sketch")
     await redis.set(job_lease_redis_key((await worker.newest_job(REFINE)).key), "its entry")
     question = {"document_id": document["id"], "lift": {"recipe": "max"}}
     asking = [asyncio.create_task(front_end.ask(**question)) for _ in range(2)]
@@ -170,14 +170,14 @@ async def test_a_stopped_document_is_not_trained_by_a_question(front_end: Any, r
 
 async def test_a_budget_takes_the_best_that_fits(front_end: Any, worker: Any, redis: Any) -> None:
     document = await front_end.upload(TEXT)
-    await measured(redis, fast=5, balanced=30, max=90)
+    await measured(redis, sketch=5, balanced=30, max=90)
     job = await worker.claim(await worker.newest_job())
     asking = {
         budget_s: asyncio.create_task(front_end.ask(document_id=document["id"], lift={"ttft_budget_s": budget_s}))
         for budget_s in (10, 60)
     }
     await front_end.waits()
-    first = await worker.publish(job, "fast")
+    first = await worker.publish(job, "sketch")
     assert adapter_id(await asking[10]) == first.id
     last = await worker.publish(await worker.job(job.key))
     assert adapter_id(await asking[60]) == last.id
@@ -190,12 +190,13 @@ async def test_a_budget_takes_the_best_that_fits(front_end: Any, worker: Any, re
 
 async def test_a_budget_that_nothing_keeps(front_end: Any, worker: Any, redis: Any, engine: Any) -> None:
     document = await front_end.upload(TEXT)
-    await measured(redis, fast=20)
+    await measured(redis, sketch=20)
     answer = await front_end.ask(document_id=document["id"], lift={"ttft_budget_s": 10})
     assert code(answer) == (409, "ttft_budget_unmet")
     assert answer.headers["x-should-retry"] == "false"
     assert answer.json()["error"]["param"] == "lift.ttft_budget_s"
-    assert "balanced not measured yet, fast 20 s, max not measured yet" in answer.json()["error"]["message"]
+    others = "balanced not measured yet, fast not measured yet, max not measured yet"
+    assert f"{others}, sketch 20 s" in answer.json()["error"]["message"]
     auto = await front_end.ask(document_id=document["id"], lift={"ttft_budget_s": 10, "mode": "auto"})
     assert auto.json()["lift"]["answered_from"] == "context"
     engine.window = 4
@@ -207,7 +208,7 @@ async def test_a_budget_that_nothing_keeps(front_end: Any, worker: Any, redis: A
 
 async def test_progress_of_the_version_waited_for_is_told(front_end: Any, worker: Any) -> None:
     document = await front_end.upload(TEXT)
-    await worker.train("fast")
+    await worker.train("sketch")
     job = await worker.newest_job(REFINE)
     await worker.write(job.changed(progress=Progress("train", 0.25, 9.0)))
     answer = await front_end.ask(document_id=document["id"], lift={"recipe": "balanced", "max_wait_s": 0})

@@ -137,21 +137,31 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
 
 async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
     run = Run(trainer := FakeTrainer(), FakeGenerator())
-    assert await run.stage() == "fast"
+    assert await run.stage() == "sketch"
     assert not run.course.done
     draft_timeline = run.job.timeline.to_json()
     run.published()
     assert await run.stage() == "balanced"
     assert run.course.done
     assert len(trainer.of("begin")) == len(trainer.of("finish")) == 1
-    assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["fast", "balanced"]
+    assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["sketch", "balanced"]
     assert len(set(trainer.questions())) == len(trainer.questions()) == run.job.progress.tasks
     assert run.job.timeline.to_json() == draft_timeline  # the phases are those of the way to the first version
     assert run.job.progress.phase == "refine"
 
 
+async def test_a_draft_of_its_own_words_asks_the_generator_nothing() -> None:
+    run = Run(trainer := FakeTrainer(), FakeGenerator())
+    assert await run.stage() == "sketch"
+    assert run.job.synthesis.requests == 0
+    cover = [task.question for one in segment(TEXT) for task in own_words(one, load_recipes()["sketch"])]
+    assert trainer.questions() == cover
+    assert await run.stage() == "balanced"
+    assert run.job.synthesis.requests > 0
+
+
 async def test_a_generator_that_writes_nothing_leaves_the_documents_own_words() -> None:
-    run = Run(trainer := FakeTrainer(), FakeGenerator(""))
+    run = Run(trainer := FakeTrainer(), FakeGenerator(""), load_recipes()["fast"])
     await run.stage()
     assert len(trainer.of("task")) == 2 * load_recipes()["fast"].cloze_per_segment
     assert run.job.synthesis.requests > 0  # what came to nothing was paid for too
@@ -171,10 +181,10 @@ async def test_a_dying_child_ends_the_run_as_itself() -> None:
 
 @pytest.mark.parametrize("where", ["synthesis", "training", "trained"])
 async def test_put_aside_within_a_stage_nothing_is_sent_twice_or_lost(where: str) -> None:
-    whole = Run(undisturbed := FakeTrainer(), FakeGenerator(), text=TEXT * 5)
+    whole = Run(undisturbed := FakeTrainer(), FakeGenerator(), load_recipes()["fast"], text=TEXT * 5)
     await whole.stage()
     trainer, generator = FakeTrainer(is_slow=where == "training"), FakeGenerator()
-    run = Run(trainer, generator, text=TEXT * 5)
+    run = Run(trainer, generator, load_recipes()["fast"], text=TEXT * 5)
     if where == "synthesis":
         generator.hold.clear()
     stage = asyncio.create_task(run.stage())
@@ -209,7 +219,7 @@ async def test_a_session_the_child_lost_begins_with_the_first_stage() -> None:
     await run.stage()
     await run.course.put_aside()
     first = trainer.questions()
-    assert await run.stage() == "fast"
+    assert await run.stage() == "sketch"
     assert trainer.questions() == first * 2
 
 
@@ -225,7 +235,7 @@ async def test_cancelled_before_it_heard_that_its_session_is_lost_it_begins_anew
     assert len(trainer.of("begin")) == 2
     trainer.forgets = False  # what is put aside now, it keeps
     await run.course.put_aside()
-    assert await run.stage() == "fast"
+    assert await run.stage() == "sketch"
     assert trainer.questions() == first * 2
 
 

@@ -411,8 +411,8 @@ async def speeds(redis: Redis, recipe: str) -> list[Speed]:
     return [Speed.from_json(item) for item in found]
 
 
-BOTH = [(1, "fast"), (2, "balanced")]
-DRAFT = AdapterRecord("a" * 32 + "-" + "0" * 12, 1, "tiny", "fast", 16, 1, 0.0)  # of the default job
+BOTH = [(1, "sketch"), (2, "balanced")]
+DRAFT = AdapterRecord("a" * 32 + "-" + "0" * 12, 1, "tiny", "sketch", 16, 1, 0.0)  # of the default job
 
 
 async def test_a_job_gets_its_versions_one_after_the_other(
@@ -421,15 +421,15 @@ async def test_a_job_gets_its_versions_one_after_the_other(
     job = await enqueue("träin", recipe="balanced")
     courses = FakeCourses()
     await build(courses).run_until_idle()
-    assert courses.begun == [("a", "fast", Status.TRAINING), ("a", "balanced", Status.READY)]
+    assert courses.begun == [("a", "sketch", Status.TRAINING), ("a", "balanced", Status.READY)]
     found = await find(job.key)
     assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, BOTH)
     assert await stored(store, job) == found
     assert (courses.made, len(set(courses.pids))) == (1, 1)  # one course, not trained from the start twice
     assert (await redis.xlen(JOBS_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
-    (fast,), (balanced,) = await speeds(redis, "fast"), await speeds(redis, "balanced")
-    assert fast.text_bytes == balanced.text_bytes == 6
-    assert 0 < fast.seconds < balanced.seconds
+    (sketch,), (balanced,) = await speeds(redis, "sketch"), await speeds(redis, "balanced")
+    assert sketch.text_bytes == balanced.text_bytes == 6
+    assert 0 < sketch.seconds < balanced.seconds
 
 
 async def test_every_first_version_comes_before_any_refinement(enqueue: Enqueue, find: Find, build: Build) -> None:
@@ -437,10 +437,10 @@ async def test_every_first_version_comes_before_any_refinement(enqueue: Enqueue,
     courses = FakeCourses()
     await build(courses).run_until_idle()
     first_versions, refinements = courses.begun[:12], courses.begun[12:]
-    assert first_versions == [(digit, "fast", Status.TRAINING) for digit in "lkjihgfedcba"]
+    assert first_versions == [(digit, "sketch", Status.TRAINING) for digit in "lkjihgfedcba"]
     assert [job for job, stage, _ in refinements if stage == "balanced"] == list("lkjihgfedcba")
     assert [versions(await find(job.key)) for job in jobs] == [BOTH] * 12
-    forgotten = [job for job, stage, _ in refinements if stage == "fast"]  # trained again, published once
+    forgotten = [job for job, stage, _ in refinements if stage == "sketch"]  # trained again, published once
     assert forgotten == list("lkji")
     assert courses.made == 12 + len(forgotten)
 
@@ -457,13 +457,13 @@ async def test_a_refinement_gives_way_to_a_job_without_a_version(
     other = await enqueue(key="b" * 32)
     await until(redis, find, other.key, phase="publish", status=Status.READY)
     between = await find(refined.key)
-    assert (versions(between), between.status) == ([(1, "fast")], Status.READY)
+    assert (versions(between), between.status) == ([(1, "sketch")], Status.READY)
     await idle
     found = await find(refined.key)
     assert (found.status, found.error, versions(found)) == (Status.READY, None, BOTH)  # no attempt was counted
     assert len(set(courses.pids)) == children
     assert courses.made == 1 + children
-    assert len(await speeds(redis, "fast")) == 2
+    assert len(await speeds(redis, "sketch")) == len(await speeds(redis, "fast")) == 1
     # An interrupted course's time says nothing; one that began anew, with another child, was not interrupted.
     assert len(await speeds(redis, "balanced")) == children - 1
 
@@ -475,7 +475,7 @@ async def test_a_course_that_the_child_lost_begins_anew(
     await enqueue(key="b" * 32)
     courses = FakeCourses(1)
     await build(courses).run_until_idle()
-    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["fast", "fast", "balanced"]
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", "balanced"]
     assert courses.made == 3  # one for `a`, whose course was put aside when an attempt at `b` killed the child
     assert versions(await find(job.key)) == BOTH
     assert await speeds(redis, "balanced") == []  # trained from the start a second time
@@ -490,7 +490,7 @@ async def test_a_dead_workers_refinement_is_taken_over(
     await build(courses).run_until_idle()
     found = await find(job.key)
     assert (versions(found), found.adapters[0], found.fence) == (BOTH, DRAFT, 2)
-    assert courses.begun == [("a", "fast", Status.READY), ("a", "balanced", Status.READY)]
+    assert courses.begun == [("a", "sketch", Status.READY), ("a", "balanced", Status.READY)]
 
 
 async def test_a_refinement_that_ended_its_workers_is_given_up(
@@ -515,7 +515,7 @@ async def test_a_refinement_that_fails_leaves_its_version(
     courses = FakeCourses()
     await build(courses).run_until_idle()
     found = await find(job.key)
-    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "fast")])
+    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "sketch")])
     assert found.error is not None
     assert (found.error.code, found.fence) == ("trainer_died", 3)  # one claim for the first version, two attempts
     assert found.timeline.seconds(Phase.REFINE) is not None
@@ -529,7 +529,7 @@ async def test_a_refinement_is_tried_again(redis: Redis, enqueue: Enqueue, find:
     await build(courses).run_until_idle()
     found = await find(job.key)
     assert (versions(found), found.error, found.fence) == (BOTH, None, 3)
-    assert [stage for _, stage, _ in courses.begun] == ["fast", "balanced", "fast", "balanced"]
+    assert [stage for _, stage, _ in courses.begun] == ["sketch", "balanced", "sketch", "balanced"]
     assert len(await speeds(redis, "balanced")) == 1  # of the attempt that went through
 
 
@@ -550,7 +550,7 @@ async def test_a_cancelled_refinements_child_is_killed(
     assert await redis.xlen(REFINE_STREAM) == 0
     if how == "cancelled":
         found = await find(job.key)
-        assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "fast")])
+        assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, [(1, "sketch")])
     else:
         assert not await redis.exists(job_redis_key(job.key))
 
@@ -566,7 +566,7 @@ async def test_a_worker_that_lost_a_refinement_lets_go(
     await idle
     assert_ended(courses.pids[-1])
     found = await find(job.key)
-    assert (found.unfinished, found.fence, versions(found)) == (True, 9, [(1, "fast")])
+    assert (found.unfinished, found.fence, versions(found)) == (True, 9, [(1, "sketch")])
     assert await redis.xlen(REFINE_STREAM) == 1
 
 
@@ -585,8 +585,8 @@ async def test_a_worker_that_stops_hands_its_refinement_back(
 @pytest.mark.parametrize(
     ("had", "begun", "expected"),
     [
-        ("fast", ["fast", "balanced"], [(1, "fast"), (2, "balanced")]),
-        ("paper", ["fast", "balanced"], [(1, "paper"), (2, "fast"), (3, "balanced")]),
+        ("sketch", ["sketch", "balanced"], [(1, "sketch"), (2, "balanced")]),
+        ("paper", ["sketch", "balanced"], [(1, "paper"), (2, "sketch"), (3, "balanced")]),
     ],
 )
 async def test_a_recipe_that_a_question_asks_for_is_trained(
@@ -616,7 +616,7 @@ async def test_a_document_deleted_and_uploaded_again_gets_its_first_version_firs
         courses.gate.set()
         await until_finished(redis, find, job.key)
     assert versions(await find(job.key)) == BOTH
-    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["fast", "fast", "balanced"]
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", "balanced"]
 
 
 async def test_a_version_stands_where_its_record_could_not_be_stored(

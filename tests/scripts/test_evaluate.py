@@ -40,9 +40,9 @@ def test_documents_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_begins_another_is_not_trained_by_itself() -> None:
-    assert courses(["balanced"]) == {"balanced": ["balanced/fast", "balanced"]}
-    assert courses(["fast", "balanced"]) == {"balanced": ["fast", "balanced"]}
-    assert courses(["balanced", "max"]) == {"balanced": ["balanced/fast", "balanced"], "max": [None, "max"]}
+    assert courses(["balanced"]) == {"balanced": ["balanced/sketch", "balanced"]}
+    assert courses(["sketch", "balanced"]) == {"balanced": ["sketch", "balanced"]}
+    assert courses(["balanced", "max"]) == {"balanced": ["balanced/sketch", "balanced"], "max": [None, "max"]}
     assert courses(["fast", "paper"]) == {"fast": ["fast"], "paper": ["paper"]}
 
 
@@ -134,7 +134,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def run(model: Path, state: State, workshop: AbstractAsyncContextManager[Train], *, units: int = 99) -> int:
     """Broken off after so many units; how many were measured."""
-    plan = Plan(DOCUMENTS, [0, 1], [*COLUMNS, HARM], courses(["fast", "balanced"]), 4, 600)
+    plan = Plan(DOCUMENTS, [0, 1], [*COLUMNS, HARM], courses(["sketch", "balanced"]), 4, 600)
     told: list[Unit] = []
 
     def tell(unit: Unit) -> None:
@@ -170,7 +170,7 @@ async def test_off_topic_is_the_next_documents_questions(model: Path, tmp_path: 
     counts = {unit.document: len(unit.records) for unit in state.units if unit.column == "off-topic balanced"}
     assert counts == {"A": 2, "B": 1}
     spent = {unit.column: unit.spent for unit in state.units}
-    assert spent["LIFT fast"] == SPENT
+    assert spent["LIFT sketch"] == SPENT
     assert spent["in context"] == {}
 
 

@@ -19,9 +19,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’.,-][^\W_]+)*")
 _NAME_GAP = re.compile(r"\s(?:(?:of|the|de|von|van|da|di)\s)?")  # what may stand between a name's words
 MIN_WORD_CHARS = 3  # shorter words are seldom what a fact is about
 # Also at dashes, and at the full-width signs of scripts without spaces.
-_CLAUSE_END = re.compile(
-    r"[,;:()\u2013\u2014]\s|\s[(\u2013\u2014]|[、\uff0c\uff1b\uff1a]|\n"
-)  # dashes and full-width signs too
+_CLAUSE_END = re.compile(r"[,;:()\u2013\u2014]\s|\s[(\u2013\u2014]|[、\uff0c\uff1b\uff1a]|\n")
 MIN_CLUE_CHARS = 25  # of a clause beside its gap: less would not say which one is meant
 _YEAR = re.compile(r"1\d{3}|20\d{2}")
 _ENGLISH = frozenset(("the", "and", "of", "with", "from", "this", "that"))

@@ -208,7 +208,8 @@ class _Stage:
         """Synthesis by segments; training by examples, their number expected from the segments done so far."""
         written = len(self.written) / max(1, self.segments)
         expected = self.tasks * self.recipe.epochs / written if written else math.inf
-        return SYNTHESIS_SHARE * written + (1 - SYNTHESIS_SHARE) * self.examples / max(1, expected)
+        share = SYNTHESIS_SHARE if self.recipe.tasks_per_segment else 0.0
+        return share * written + (1 - share) * self.examples / max(1, expected)
 
     def _cover(self) -> Iterator[SyntheticTask]:
         """Tasks that need no generator, but for those that an earlier stage has had."""

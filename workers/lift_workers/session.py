@@ -69,12 +69,12 @@ class Session:
 
     def _batches(self, recipe: Recipe, step_tokens: int) -> Iterator[tuple[Batch | None, int | None]]:
         """Steps with the number of this stage's steps in all, None while tasks still arrive."""
-        first = 0
-        self._trainer.share_cores(True)
+        first, is_written_beside = 0, recipe.tasks_per_segment > 0
+        self._trainer.share_cores(is_written_beside)
         for batch in filled(self._arriving(), step_tokens):
             first += batch is not REST
             yield batch, None
-            self._trainer.share_cores(True)  # again: after a rest another document has been at it
+            self._trainer.share_cores(is_written_beside)  # again: after a rest another document has been at it
         self._trainer.share_cores(False)
         later = list(self._later(recipe, step_tokens, first))
         for batch in later:

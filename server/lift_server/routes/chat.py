@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from lift_server.answer import Answer
 from lift_server.body import read_json
 from lift_server.middleware import received_s, traceparent
+from lift_server.owner import CurrentOwner
 from lift_server.question import read_question
 from lift_server.relay import AnswerStream, unless_gone
 from lift_server.state import CurrentState
@@ -17,11 +18,12 @@ router = APIRouter()
 
 
 @router.post("/v1/chat/completions")
-async def chat(request: Request, state: CurrentState) -> Response:
+async def chat(request: Request, state: CurrentState, owner: CurrentOwner) -> Response:
     values = await read_json(request, state.settings.server.max_request_bytes)
     question = read_question(
         state.settings,
         values,
+        owner=owner,
         in_header=request.headers.get("x-document-id"),
         received_s=received_s(request),
         traceparent=traceparent(request),

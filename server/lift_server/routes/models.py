@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from lift_config.contract import Status
 from lift_server import documents
 from lift_server.errors import DocumentNotFound, ModelNotFound
+from lift_server.owner import CurrentOwner
 from lift_server.schemas import ModelList, ModelObject
 from lift_server.state import CurrentState, State
 
@@ -16,10 +17,10 @@ SHOWN_DOCUMENTS = 100
 
 
 @router.get("")
-async def list_models(state: CurrentState) -> ModelList:
+async def list_models(state: CurrentState, owner: CurrentOwner) -> ModelList:
     base = _base(state)
     models = [base]
-    async for document, job in documents.in_order(state):
+    async for document, job in documents.in_order(state, owner):
         if job.status is Status.READY:
             models.append(ModelObject(id=f"{base.id}:{document.id}", created=int(document.created_s)))
         if len(models) > SHOWN_DOCUMENTS:
@@ -28,13 +29,13 @@ async def list_models(state: CurrentState) -> ModelList:
 
 
 @router.get("/{model_id:path}")
-async def look(model_id: str, state: CurrentState) -> ModelObject:
+async def look(model_id: str, state: CurrentState, owner: CurrentOwner) -> ModelObject:
     base = _base(state)
     if model_id == base.id:
         return base
     document_id = model_id.removeprefix(f"{base.id}:")
     try:
-        document, job = await documents.find(state, document_id)
+        document, job = await documents.find(state, owner, document_id)
     except DocumentNotFound as error:
         raise ModelNotFound(model_id) from error
     if document_id == model_id or job.status is not Status.READY:
