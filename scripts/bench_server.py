@@ -1,194 +1,148 @@
-"""A server for a benchmark: found or started, asked like any client would ask it, its memory watched.
+"""The front end's overhead: the same streamed questions to the engine directly and through the server, by turns.
 
-In: a URL or none, texts, questions. Out: documents as the server tells of them, answers with their times.
+    .venv/bin/python scripts/bench_server.py --out server
+    .venv/bin/python scripts/bench_server.py --fake --out server-fake
+
+In: the product, started with a home and ports of its own; with `--fake` the server alone, in front of a stand-in that
+emits vLLM's chunks as fast as asked. Client, server and engine are processes of their own. Out: times to first token,
+tokens a second, the server's CPU seconds and memory: docs/benchmarks/<out>.json and .md.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import json
-import os
-import shutil
-import subprocess
 import sys
-import time
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 import aiohttp
 
-from bench_common import HOME, free_ports
-from lift_server.launcher.processes import Mark, members
+from bench_common import HOME, ROOT, free_ports, read_documents, stated, where, write
+from bench_product import Client, process, started
+from bench_server_client import Burst, Json, Plan, Way, burst, usage
+from bench_server_parts import NAME, fake_engine, server
+from bench_server_report import FIRST_TOKEN, Comparison, tables
+from lift_config.prompts import frame
 
-START_S = 900  # of vLLM, with a large model
-POLL_S = 0.25
-MAX_TOKENS = 16
-MAX_WAIT_S = 86_400
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")
-
-Json = dict[str, Any]
+INVENTED = ROOT / "tests" / "e2e" / "invented.json"
+API_KEY = "known-to-the-benchmark"
+THROUGHPUT = (Plan(streams=1, tokens=48), Plan(streams=8, tokens=32), Plan(streams=64, tokens=24))
+AT_ONCE = (Plan(streams=1, tokens=30_000), Plan(streams=8, tokens=4000), Plan(streams=64, tokens=500))
+PACED = tuple(Plan(streams=64, tokens=5 * rate, chunks_per_s=rate) for rate in (5, 20, 40))
 
 
-class RefusedError(Exception):
-    """The server answered with an error."""
+def main() -> None:
+    asyncio.run(bench(_arguments()))
 
-    def __init__(self, status: int, error: Json) -> None:
-        super().__init__(f"{status} {error.get('code')}: {error.get('message')}")
-        self.code = error.get("code")
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fake", action="store_true", help="a stand-in for vLLM, whose speed is no limit")
+    parser.add_argument("--rounds", type=int, default=3, help="of every burst, each way")
+    parser.add_argument("--questions", type=int, default=40, help="one by one, each way, for the time to first token")
+    parser.add_argument("--held", type=int, default=1000, help="slow streams at the same moment, with --fake")
+    parser.add_argument("--recipe", default="sketch", help="of the document's adapter; its speed, not its quality")
+    parser.add_argument("--out", required=True, help="name of the table below docs/benchmarks")
+    return parser.parse_args()
+
+
+async def bench(arguments: argparse.Namespace) -> None:
+    no_limit = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=no_limit, connector=aiohttp.TCPConnector(limit=0)) as http:
+        if arguments.fake:
+            measured, compared = where(NAME), await _fake(http, arguments)
+        else:
+            measured, compared = await _real(http, arguments)
+    report(compared, measured, arguments)
+
+
+async def _fake(http: aiohttp.ClientSession, arguments: argparse.Namespace) -> list[Comparison]:
+    held = Plan(streams=arguments.held, tokens=15, chunks_per_s=1)
+    async with fake_engine() as engine_url, server(engine_url) as (server_url, pid):
+        body = _body(NAME, "What is the answer?")
+        ways = Way(engine_url, body), Way(server_url, body, pid=pid)
+        compared = [await compare(http, ways, FIRST_TOKEN, arguments.questions, "base model")]
+        for plan in (*AT_ONCE, *PACED):
+            compared.append(await compare(http, ways, plan, arguments.rounds, "base model"))
+        return [*compared, await compare(http, ways, held, 1, "base model")]
+
+
+async def _real(http: aiohttp.ClientSession, arguments: argparse.Namespace) -> tuple[dict[str, str], list[Comparison]]:
+    [document] = read_documents(INVENTED)
+    question, compared = document["qa"][0]["question"], list[Comparison]()
+    async with _product() as (server_url, engine_url, pid), aiohttp.ClientSession(server_url) as own:
+        client = Client(own, arguments.recipe)
+        model = await client.model()
+        measured = where(model)
+        document_id = await client.upload(document["title"], document["text"])
+        adapter = (await client.finished(document_id))["adapter"]["id"]
+        plain = _body(model, question)
+        framed = plain | {"model": adapter, "messages": frame(plain["messages"], document["title"]), "min_tokens": 1}
+        for asked, direct, served in (
+            ("base model", plain, plain),
+            ("document", framed, plain | {"document_id": document_id}),
+        ):
+            ways = Way(engine_url, direct, key=API_KEY), Way(server_url, served, pid=pid)
+            compared.append(await compare(http, ways, FIRST_TOKEN, arguments.questions, asked))
+            for plan in THROUGHPUT:
+                compared.append(await compare(http, ways, plan, arguments.rounds, asked))
+    return measured, compared
 
 
 @asynccontextmanager
-async def product(url: str | None, home: Path | None) -> AsyncIterator[tuple[str, Path | None]]:
-    """The address and the home of the server at `url`, or of one that lives as long as the block."""
-    if url:
-        yield url.rstrip("/"), home
-        return
-    home = HOME / "bench-ttft"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    (HOME / "models").mkdir(exist_ok=True)
-    (home / "models").symlink_to(HOME / "models")  # the base model is prepared once for all
-    server_port, engine_port = free_ports(2)
-    given = {"LIFT_HOME": home, "LIFT_SERVER__PORT": server_port, "LIFT_ENGINE__PORT": engine_port}
-    with (home / "up.log").open("w") as log:
-        up = subprocess.Popen(
-            (Path(sys.executable).with_name("lift-serve"), "up"),
-            env={**os.environ, **{name: str(value) for name, value in given.items()}},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        url = f"http://127.0.0.1:{server_port}"
-        await _ready(url, up, home / "up.log")
-        yield url, home
-    finally:
-        up.terminate()
-        up.wait()
+async def _product() -> AsyncIterator[tuple[str, str, int]]:
+    """Addresses of server and engine, and the server's process."""
+    [engine_port] = free_ports(1)
+    settings = {"LIFT_ENGINE__API_KEY": API_KEY, "LIFT_ENGINE__PORT": engine_port}
+    async with started(HOME / "bench-server", settings) as (url, home):
+        yield url, f"http://127.0.0.1:{engine_port}", process(home, "server")
 
 
-async def _ready(url: str, up: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + START_S
-    async with aiohttp.ClientSession() as http:
-        while up.poll() is None and time.monotonic() < deadline_s:
-            with suppress(aiohttp.ClientError):
-                async with http.get(f"{url}/ready") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(POLL_S)  # nothing announces that it is ready
-    raise SystemExit(f"the server did not start: see {log}")
+def _body(model: str, question: str) -> Json:
+    """Greedy, of a fixed length, with the tokens counted by the engine."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
-@dataclass(frozen=True)
-class Reply:
-    """`first_token_s` after `sent_s`, both on time.monotonic(); `lift`: what the answer says of itself."""
-
-    sent_s: float
-    first_token_s: float
-    lift: Json
-
-    @property
-    def ttft_s(self) -> float:
-        return self.first_token_s - self.sent_s
-
-
-class Client:
-    """Documents and streamed questions. `recipe` None: the server's own."""
-
-    def __init__(self, http: aiohttp.ClientSession, recipe: str | None) -> None:
-        self._http, self._recipe = http, recipe
-
-    async def model(self) -> str:
-        """The base model's name; it stands first in the list."""
-        return str((await self._json("GET", "/v1/models"))["data"][0]["id"])
-
-    async def upload(self, title: str, text: str) -> str:
-        body = {"title": title, "text": text} | ({"recipe": self._recipe} if self._recipe else {})
-        return str((await self._json("POST", "/v1/documents", json=body))["id"])
-
-    async def finished(self, document_id: str) -> Json:
-        """The document once no training is wanted any more. RefusedError where that is since it failed."""
-        while (document := await self._json("GET", f"/v1/documents/{document_id}"))["unfinished"]:
-            await asyncio.sleep(POLL_S)
-        if document["status"] != "ready":
-            raise RefusedError(200, document["error"] or {"code": document["status"]})
-        return document
-
-    async def ask(self, model: str, document_id: str, question: str, mode: str = "adapter") -> Reply:
-        """A streamed question, greedy and short."""
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": question}],
-            "document_id": document_id,
-            "lift": {"mode": mode, "max_wait_s": MAX_WAIT_S},
-            "max_tokens": MAX_TOKENS,
-            "temperature": 0,
-            "stream": True,
-        }
-        sent_s, first_s, lift = time.monotonic(), None, Json()
-        async with self._http.post("/v1/chat/completions", json=body) as answer:
-            await _check(answer)
-            async for chunk in _chunks(answer):
-                if first_s is None and any(choice["delta"].get("content") for choice in chunk["choices"]):
-                    first_s = time.monotonic()
-                lift = chunk.get("lift", lift)
-        if first_s is None:
-            raise RefusedError(200, {"code": "no_token", "message": "the answer has no token"})
-        return Reply(sent_s, first_s, lift)
-
-    async def _json(self, method: str, path: str, **options: Any) -> Json:
-        async with self._http.request(method, path, **options) as answer:
-            await _check(answer)
-            values: Json = await answer.json()
-            return values
+async def compare(
+    http: aiohttp.ClientSession, ways: tuple[Way, Way], plan: Plan, rounds: int, asked: str
+) -> Comparison:
+    """Each way once uncounted, then `rounds` of both; which one comes first alternates too."""
+    idle = usage(ways[1].pid)
+    for way in ways:
+        await burst(http, way, plan)
+    done: tuple[list[Burst], list[Burst]] = [], []
+    for number in range(rounds):
+        for at in (0, 1) if number % 2 == 0 else (1, 0):
+            done[at].append(await burst(http, ways[at], plan))
+    compared = Comparison(asked, plan, *done, idle_bytes=idle.memory_bytes if idle else 0)
+    print(compared.line(), flush=True)
+    return compared
 
 
-async def _check(answer: aiohttp.ClientResponse) -> None:
-    if answer.status >= 400:
-        raise RefusedError(answer.status, (await answer.json())["error"])
+def report(compared: Sequence[Comparison], measured: dict[str, str], arguments: argparse.Namespace) -> None:
+    command = f"scripts/bench_server.py {' '.join(sys.argv[1:])}"
+    engine = "A FAKE engine, which computes nothing" if arguments.fake else "The product's own vLLM"
+    lines = [
+        f"# {arguments.out}: what the front end costs",
+        "",
+        f"`{command}`; {stated(measured)}",
+        f"{engine}. The same streamed questions directly and through the server, by turns in one run; client, server",
+        "and engine are three processes that share the cores, so the server's CPU seconds are the robust figure.",
+        "",
+        *tables(compared),
+    ]
+    values = {"where": measured, "command": command, "fake": arguments.fake}
+    write(arguments.out, values | {"compared": [asdict(one) for one in compared]}, lines)
 
 
-async def _chunks(answer: aiohttp.ClientResponse) -> AsyncIterator[Json]:
-    async for line in answer.content:
-        data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b"[DONE]"
-        if data != b"[DONE]":
-            chunk = json.loads(data)
-            if "error" in chunk:
-                raise RefusedError(200, chunk["error"])
-            yield chunk
-
-
-class Memory:
-    """The most memory that each part of the server at `home` had in residence while the block lasted."""
-
-    def __init__(self, home: Path | None) -> None:
-        self._home = home
-        self.peak_mb: dict[str, float] = {}
-
-    async def __aenter__(self) -> Memory:
-        self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while self._home:
-            for name, now_mb in resident_mb(self._home / "pids.json").items():
-                self.peak_mb[name] = max(self.peak_mb.get(name, 0.0), now_mb)
-            await asyncio.sleep(POLL_S)
-
-
-def resident_mb(pids: Path) -> dict[str, float]:
-    """By part, with all its processes. Pages that two of them share count twice."""
-    found: dict[str, float] = defaultdict(float)
-    for values in json.loads(pids.read_text("utf-8")):
-        for pid in members(Mark(**values)):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                found[values["name"]] += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / 2**20
-    return dict(found)
+if __name__ == "__main__":
+    main()

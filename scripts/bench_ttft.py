@@ -27,7 +27,7 @@ import aiohttp
 from transformers import AutoTokenizer
 
 from bench_common import ROOT, TABLES, Document, prepared_model, read_documents, stated, where, write
-from bench_server import Client, Json, Memory, RefusedError, product
+from bench_product import Client, Json, Memory, RefusedError, product
 from bench_ttft_report import WORK, Crowd, Run, Together, covered, plot, quality, shifted, tables, uncovered
 
 EVAL = ROOT.parent / "shared" / "eval"

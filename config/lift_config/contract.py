@@ -7,6 +7,9 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:document:{id}           | HASH    | server         | server         | until deleted                     |
 | lift:documents               | ZSET    | server         | server         | members: ids, score: created_at   |
 | lift:documents:{owner}       | ZSET    | server         | server         | likewise, one owner's             |
+| lift:upload:{id}             | HASH    | server         | server         | twice UPLOAD_OPEN_S: UploadRecord |
+| lift:upload:{id}:parts       | HASH    | server         | server         | likewise; part id to its bytes    |
+| lift:uploads:{owner}         | ZSET    | server         | server         | open ones: ids, score: expires_s  |
 | lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
 | lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
@@ -16,6 +19,10 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
+| lift:key:{digest}            | STRING  | server, `keys` | server         | KeyRecord of lift_server; a copy  |
+| lift:keys                    | STRING  | server, `keys` | server         | grows with each copy; there: keys exist, all are copied |
+| lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
+| lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
 
 The adapter's HASH holds field `manifest` and, per file, chunks `{file}:{number:05d}` of CHUNK_BYTES, so it is
@@ -27,8 +34,10 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 |------------------------------|------------|----------------------------------------------------------|
 | documents/{id}.json          | server     | DocumentRecord                                           |
 | originals/{id}               | server     | the upload as it came                                    |
+| uploads/{id}.{part id}       | server     | a part of an upload that is not complete yet             |
 | texts/{job key}              | server     | the normalised text, UTF-8                               |
 | jobs/{job key}.json          | both       | JobRecord: at upload, with each version, at its end      |
+| keys/{digest}.json           | `keys`     | KeyRecord of lift_server: whose key, its limits          |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
 """
 
@@ -39,7 +48,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from lift_config.phases import Timeline
 from lift_config.prompts import PROMPT_VERSION
@@ -55,6 +64,8 @@ DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
 DOCUMENTS_KEY = "lift:documents"
 WORKER_PREFIX = "lift:worker:"
+UPLOAD_OPEN_S = 3600  # parts older than that belong to no open upload
+KEYS_KEY = "lift:keys"
 SPEEDS_KEPT = 20
 CHUNK_BYTES = 4 * 2**20
 MANIFEST_FIELD = "manifest"
@@ -66,6 +77,18 @@ def document_redis_key(document_id: str) -> str:
 
 def owner_redis_key(owner: str) -> str:
     return f"{DOCUMENTS_KEY}:{owner}"
+
+
+def upload_redis_key(upload_id: str) -> str:
+    return f"lift:upload:{upload_id}"
+
+
+def upload_parts_redis_key(upload_id: str) -> str:
+    return f"lift:upload:{upload_id}:parts"
+
+
+def open_uploads_redis_key(owner: str) -> str:
+    return f"lift:uploads:{owner}"
 
 
 def job_redis_key(job_key: str) -> str:
@@ -84,6 +107,18 @@ def speeds_redis_key(recipe: str) -> str:
     return f"lift:speeds:{recipe}"
 
 
+def key_redis_key(digest: str) -> str:
+    return f"lift:key:{digest}"
+
+
+def limits_redis_key(owner: str) -> str:
+    return f"lift:limits:{owner}"
+
+
+def window_redis_key(kind: str, name: str) -> str:
+    return f"lift:window:{kind}:{name}"
+
+
 def adapter_redis_key(adapter_id: str) -> str:
     return f"lift:adapter:{adapter_id}"
 
@@ -96,6 +131,7 @@ def chunk_field(file_name: str, number: int) -> str:
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEFT and vLLM read; never pickle
 MANIFEST_FILE = "manifest.json"
+PARTS_FOLDER = "uploads"
 
 
 def document_path(document_id: str) -> str:
@@ -106,12 +142,20 @@ def original_path(document_id: str) -> str:
     return f"originals/{document_id}"
 
 
+def part_path(upload_id: str, part_id: str) -> str:
+    return f"{PARTS_FOLDER}/{upload_id}.{part_id}"
+
+
 def text_path(job_key: str) -> str:
     return f"texts/{job_key}"
 
 
 def job_path(job_key: str) -> str:
     return f"jobs/{job_key}.json"
+
+
+def key_path(digest: str) -> str:
+    return f"keys/{digest}.json"
 
 
 def adapter_path(adapter_id: str, file_name: str) -> str:
@@ -121,6 +165,7 @@ def adapter_path(adapter_id: str, file_name: str) -> str:
 # ---- identity ---------------------------------------------------------------------------------------------
 
 DOCUMENT_ID = re.compile(r"doc_[0-9a-f]{24}")
+UPLOAD_ID = re.compile(r"upload_[0-9a-f]{24}")
 ADAPTER_ID = re.compile(r"[0-9a-f]{32}-[0-9a-f]{12}")
 
 
@@ -284,7 +329,10 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class DocumentRecord:
-    """What an owner uploaded. What became of it is its job's record. Times are Unix seconds."""
+    """What an owner uploaded. What became of it is its job's record. Times are Unix seconds.
+
+    `purpose` is for clients of /v1/files only; records of version 0.1 have none.
+    """
 
     id: str
     owner: str
@@ -296,6 +344,7 @@ class DocumentRecord:
     created_s: float
     metadata: dict[str, str] = field(default_factory=dict)
     expires_s: float | None = None
+    purpose: str = "user_data"
 
     def to_redis(self) -> dict[str, str]:
         return {name: json.dumps(value) for name, value in asdict(self).items()}
@@ -310,6 +359,31 @@ class DocumentRecord:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class UploadRecord:
+    """A file that comes in parts (/v1/uploads). `fields` are the document's, as they were sent; times Unix seconds."""
+
+    id: str
+    owner: str
+    filename: str
+    size_bytes: int
+    purpose: str
+    created_s: float
+    status: Literal["pending", "completed", "cancelled"] = "pending"
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def expires_s(self) -> float:
+        return self.created_s + UPLOAD_OPEN_S
+
+    def to_redis(self) -> dict[str, str]:
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_redis(cls, fields: dict[str, str]) -> Self:
+        return cls(**{name: json.loads(value) for name, value in fields.items()})
 
 
 # ---- the adapter's manifest -------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from lift_config.recipe import load_recipes
 
 BUNDLED_MODEL = "smollm2-135m-instruct"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM allows
-# LIFT_… variables of other readers: where the file is, which engine a plug-in is in, what scripts/test runs.
-NOT_SETTINGS = frozenset({"config", "engine_index", "test_quick"})
+# LIFT_… variables of other readers: where the file is, which engine a plug-in is in, what scripts/test runs,
+# the key that `lift-serve ask` and its like show.
+NOT_SETTINGS = frozenset({"config", "engine_index", "test_quick", "api_key"})
 
 
 class _Section(BaseModel):
@@ -57,6 +58,9 @@ class EngineSettings(_Section):
     max_num_seqs: int = Field(32, gt=0)
     cpu_kv_cache_gib: int = Field(2, gt=0, description="VLLM_CPU_KVCACHE_SPACE")
     gpu_memory_fraction: float = Field(0.6, gt=0, lt=1, description="of the GPU, for weights and KV cache")
+    tool_call_parser: str = Field(
+        "hermes", description="vLLM's, by how the base model writes its calls; empty: requests with tools are refused"
+    )
     extra_args: tuple[str, ...] = Field((), description="passed on to vLLM as they are")
 
 
@@ -88,6 +92,16 @@ class SloSettings(_Section):
     cold_ttft_s: float = Field(10, gt=0, description="it waited for its document's training")
 
 
+class LimitSettings(_Section):
+    """What a key may use unless it says otherwise; 0: no limit."""
+
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0, description="prompts and answers, as the engine counts them")
+    documents: int = Field(0, ge=0, description="an owner has at once")
+    bytes: int = Field(0, ge=0, description="of an owner's uploads, together")
+    training: int = Field(0, ge=0, description="an owner's documents in training at once")
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it once, in a process's `main`, and pass it on."""
 
@@ -112,6 +126,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     redis: RedisSettings = RedisSettings()
     slo: SloSettings = SloSettings()
+    limits: LimitSettings = LimitSettings()
 
     @classmethod
     def settings_customise_sources(

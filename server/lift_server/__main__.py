@@ -22,6 +22,7 @@ def main() -> None:
         port=settings.server.port,
         log_config=None,
         ws="none",
+        proxy_headers=False,  # X-Forwarded-For could make any peer look local
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GRACE_S,
     )

@@ -11,22 +11,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Phase, Timeline
-from lift_config.prompts import frame
 from lift_server import documents, versions
 from lift_server.context import Prompt, full_text
-from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import ApiError, DocumentOutdated
 from lift_server.estimate import recipe_within
 from lift_server.evidence import evidence
+from lift_server.heard import Heard, Piece
 from lift_server.observe import Observed
 from lift_server.question import Json, Question
 from lift_server.state import State
 
-NOT_EMPTY = {"min_tokens": 1}  # an adapter that is unsure may end its answer before the first word
 CONFLICT = 409  # the status of whatever keeps a document from being answered by its adapter now
 
 
@@ -40,13 +38,13 @@ class Answer:
         self._state = state
         self._job: JobRecord | None = None
         self._found: tuple[DocumentRecord, JobRecord] | None = None
-        self._said: dict[int, str] = {}  # by choice
+        self._heard = Heard(question)
         self._adapter: AdapterRecord | None = None
         self._adapter_state = AdapterState.NONE
         self._answered_from = "base"
         self._timeline = Timeline()
         self._timeline.start(Phase.ACCEPT, question.received_s)
-        self._chunks: AsyncIterator[Json] | None = None
+        self._events: AsyncIterator[list[bytes]] | None = None
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -69,27 +67,33 @@ class Answer:
         """The answer in one piece; `ttft_s` is then the time to all of it."""
         url, body = await self._request()
         self._timeline.start(Phase.PREFILL)
-        answer = await self._state.engine.chat(url, body, self.observed.headers)
+        answer = await self._state.engine.ask(url, self.question.dialect.ROUTE, body, self.observed.headers)
         self._timeline.end(Phase.PREFILL)
         self.token_written()
-        self._hear(answer, "message")
-        return answer | {"model": self.question.model, "lift": await self.finish()}
+        return self.last(self._heard.whole(answer), await self.finish())
 
     async def open(self) -> None:
         """Everything up to the engine's headers; ApiErrors are raised here as far as they can be."""
         url, body = await self._request()
         self._timeline.start(Phase.PREFILL)
-        opening = self._state.engine.chat_stream(url, body, self.observed.headers)
-        self._chunks = await self._resources.enter_async_context(opening)
+        route, body = self.question.dialect.ROUTE, self._heard.asks(body)
+        opening = self._state.engine.stream(url, route, body, self.observed.headers)
+        self._events = await self._resources.enter_async_context(opening)
 
-    async def chunks(self) -> AsyncIterator[Json]:
-        """The engine's chunks, after `open`."""
-        assert self._chunks is not None
-        async for chunk in self._chunks:
-            if self._timeline.seconds(Phase.PREFILL) is None and has_token(chunk):
+    async def pieces(self) -> AsyncIterator[list[Piece]]:
+        """What the client is to get, after `open`, as much at a time as has come from the engine."""
+        assert self._events is not None
+        async for events in self._events:
+            began, pieces = self._heard.begun, self._heard.pieces(events)
+            if self._heard.begun and not began:
                 self._timeline.end(Phase.PREFILL)
-            self._hear(chunk, "delta")
-            yield chunk | {"model": self.question.model}
+            yield pieces
+            if self._heard.failure:
+                raise self._heard.failure
+
+    def last(self, answer: Json, lift: Json) -> Json:
+        """The answer, or its last chunk, with `lift`."""
+        return self.question.dialect.with_lift(answer, self._heard.trailer | {"lift": lift})
 
     def token_written(self) -> None:
         """The client was sent a token; the first one sets `ttft_s`."""
@@ -101,14 +105,20 @@ class Answer:
         lift = self._finished()
         if not self.question.lift.evidence:
             return lift
-        said = next((text for _, text in sorted(self._said.items()) if text.strip()), "")
-        return lift | await evidence(self._state, self._found, self.question.body["messages"], said)
+        messages = self.question.dialect.as_chat(self.question.body)["messages"]
+        return lift | await evidence(self._state, self._found, messages, self._heard.said)
 
     def server_timing(self) -> dict[str, str]:
         """The header of that name, with the phases that have ended."""
         known = {phase: self._timeline.seconds(phase) for phase in self._timeline.spans}
         parts = [f"{phase.value};dur={1000 * seconds:.1f}" for phase, seconds in known.items() if seconds is not None]
         return {"Server-Timing": ", ".join(parts)} if parts else {}
+
+    @property
+    def tokens(self) -> int:
+        """What the key is charged: as the engine counted; of a stream left before that, at least its chunks."""
+        usage = self._heard.usage
+        return usage.prompt_tokens + usage.completion_tokens if usage else self._heard.events
 
     @property
     def is_training(self) -> bool:
@@ -130,7 +140,7 @@ class Answer:
         if mode == "context":
             with self._timeline.during(Phase.FIT):
                 return self._from_base(document, await full_text(state, job))
-        if mode == "auto" and (request := await self._at_once(document, job)):
+        if mode == "auto" and self.question.dialect.FRAMED and (request := await self._at_once(document, job)):
             return request
         return await self._from_adapter(
             document, job, state.settings.server.max_wait_s if patience_s is None else patience_s
@@ -151,8 +161,8 @@ class Answer:
     def _from_base(self, document: DocumentRecord, text: str) -> tuple[str, Json]:
         self._answered_from = "context"
         model, engine = self._state.settings.model_name, self._state.engine
-        messages = frame(self.question.body["messages"], document.title, text)
-        return engine.place(document.job_key), self.question.body | {"model": model, "messages": messages}
+        body = self.question.dialect.frame(self.question.body, document.title, text)
+        return engine.place(document.job_key), body | {"model": model}
 
     async def _from_adapter(self, document: DocumentRecord, job: JobRecord, patience_s: float) -> tuple[str, Json]:
         settings = self._state.settings
@@ -166,11 +176,12 @@ class Answer:
             with self._timeline.during(Phase.FIT):
                 text = await self._prompt(url, document).as_much_as_fits(job)
             self._answered_from = "hybrid" if text else "adapter"
-        messages = frame(self.question.body["messages"], document.title, text)
-        return url, NOT_EMPTY | self.question.body | {"model": adapter.id, "messages": messages}
+        dialect = self.question.dialect
+        body = dialect.with_defaults(dialect.frame(self.question.body, document.title, text))
+        return url, body | {"model": adapter.id}
 
     def _prompt(self, url: str, document: DocumentRecord) -> Prompt:
-        return Prompt(self._state, url, self.question.body, document.title)
+        return Prompt(self._state, url, self.question.dialect, self.question.body, document.title)
 
     async def _version(self, job: JobRecord, patience_s: float) -> AdapterRecord:
         """The one asked for, or the best, waited for where it is not there yet."""
@@ -200,20 +211,13 @@ class Answer:
 
     # ---- what is said about it ----
 
-    def _hear(self, answer: Json, part: str) -> None:
-        """Keep what the answer, or a chunk of it, says."""
-        for choice in (answer.get("choices") or ()) if self.question.lift.evidence else ():
-            text = (choice.get(part) or {}).get("content") or ""
-            index = choice.get("index", 0)
-            self._said[index] = self._said.get(index, "") + text
-
     def _finished(self) -> Json:
         self.token_written()  # an answer without a single token: all there is was sent
         self._state.metrics.answered(
             self.ttft_s or 0.0,
             self._timeline,
             model=self._state.settings.model_name,
-            endpoint=CHAT_ROUTE,
+            endpoint=self.question.dialect.ROUTE,
             state=self._adapter_state,
             stream=self.question.stream,
         )
@@ -232,11 +236,3 @@ class Answer:
             seen = {phase: span for phase, span in self._job.timeline.spans.items() if span[1] is not None}
             return Timeline(seen | self._timeline.spans)
         return self._timeline
-
-
-def has_token(chunk: Json) -> bool:
-    """Whether a chunk carries anything a reader would see: text, reasoning or a tool call."""
-    deltas: list[dict[str, Any]] = [choice.get("delta") or {} for choice in chunk.get("choices") or ()]
-    return any(
-        delta.get(name) for delta in deltas for name in ("content", "reasoning", "reasoning_content", "tool_calls")
-    )

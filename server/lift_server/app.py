@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -13,17 +14,20 @@ from obstore.store import from_url
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lift_config.settings import Settings
 from lift_server import documents, errors, gauges
+from lift_server.access import Access, Gate
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
+from lift_server.keys import Keys
 from lift_server.metrics import Metrics
 from lift_server.middleware import Envelope
 from lift_server.passages import Passages
 from lift_server.records import Records
 from lift_server.recover import recover
-from lift_server.routes import chat, models, operate
+from lift_server.routes import ask, files, models, offered, operate, uploads
 from lift_server.routes import documents as documents_routes
 from lift_server.state import State
 from lift_server.watch import JobWatcher
@@ -43,9 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="LIFT Serve", lifespan=lifespan, redirect_slashes=False)
-    app.add_middleware(Envelope)
+    app.add_middleware(Access)
+    app.add_middleware(Envelope)  # the outer one
     errors.install(app)
-    for routes in (documents_routes, chat, models, operate):
+    for routes in (documents_routes, files, uploads, ask, models, offered, operate):
         app.include_router(routes.router)
     return app
 
@@ -53,7 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[State]:
     async with AsyncExitStack() as resources:
-        redis = Redis.from_url(settings.redis_url, decode_responses=True)
+        at_once = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))  # Redis was restarted meanwhile
+        redis = Redis.from_url(settings.redis_url, decode_responses=True, retry=at_once)
         resources.push_async_callback(redis.aclose)
         blobs = Redis.from_url(settings.redis.blobs_url or settings.redis_url)
         resources.push_async_callback(blobs.aclose)
@@ -62,15 +68,19 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         engine = Engine(settings.engine_urls, settings.engine.api_key)
         resources.push_async_callback(engine.close)
         records = Records(redis, from_url(settings.resolved_store_url, mkdir=True))
+        keys = Keys(redis, records.store)
         metrics = Metrics(settings.slo)
         hotload = Hotload(engine, records, blobs, metrics)
-        watcher = JobWatcher(channel, records, hotload.job_changed, lambda: recover(records))
+        watcher = JobWatcher(channel, records, hotload.job_changed, partial(recover, records, keys))
         traces = _traces(settings.otlp_endpoint)
         if traces:
             resources.push_async_callback(traces.close)
-        state = State(settings, records, engine, hotload, watcher, Passages(), metrics, traces, started_s=time.time())
+        gate = Gate(redis, keys, settings.limits)
+        state = State(
+            settings, records, engine, hotload, watcher, Passages(), metrics, gate, traces, started_s=time.time()
+        )
         resources.push_async_callback(hotload.close)
-        await recover(records)
+        await recover(records, keys)
         for work in (watcher.run(), documents.sweep_for_ever(state), gauges.count_for_ever(state)):
             task = asyncio.create_task(work)
             resources.push_async_callback(_stop, task)

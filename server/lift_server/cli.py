@@ -1,4 +1,4 @@
-"""The command `lift-serve`: in: arguments; out: one of the processes, or a question to a running server.
+"""The command `lift-serve`: in: arguments; out: one of the processes, API keys, or a question to a running server.
 
 Nothing heavy is imported before the command is known, so `--help` answers at once.
 """
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
+    from lift_config.settings import Settings
+    from lift_server.client import Server
+
+CONFIG = Path("config/lift.yaml")
+LIMITS = {
+    "requests_per_minute": "requests",
+    "tokens_per_minute": "tokens of prompts and answers",
+    "documents": "documents that the owner has",
+    "bytes": "bytes of the owner's documents, together",
+    "training": "documents of the owner in training at once",
+}
 ROLES = {"server": "lift_server", "worker": "lift_workers", "engine": "lift_engine"}
 
 
@@ -28,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command == "up":
         return _up()
+    if args.command == "keys":
+        return _keys(args)
     return _ask_server(args)
 
 
@@ -41,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
     client = argparse.ArgumentParser(add_help=False)
     client.add_argument("--url", help="the server's address; default: from the settings")
+    client.add_argument("--key", help="an API key, where the server wants one; default: LIFT_API_KEY")
     upload = commands.add_parser("upload", parents=[client], help="upload a document, print its id")
     upload.add_argument("file", type=Path)
     upload.add_argument("--title", help="names the document in every question")
@@ -52,7 +66,49 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--mode", choices=["adapter", "auto", "context", "hybrid"], help="where the answer comes from")
     status = commands.add_parser("status", parents=[client], help="list the documents, or show one")
     status.add_argument("document", nargs="?", help="a document's id")
+    _add_keys(commands.add_parser("keys", help="create, list or revoke API keys"))
     return parser
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="print a new key, this once")
+    create.add_argument("name", metavar="NAME", help="for your own eyes, in `keys list`")
+    create.add_argument("--owner", help="a second key for this owner, or `default`: what was uploaded without keys")
+    for limit, what in LIMITS.items():
+        help_ = f"{what}; 0: no limit; default: the setting"
+        create.add_argument(f"--{limit.replace('_', '-')}", type=_count, metavar="N", help=help_)
+    actions.add_parser("list", help="every key's id, owner and limits")
+    actions.add_parser("revoke", help="a key is refused from now on").add_argument("id", metavar="ID")
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _keys(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from redis.exceptions import RedisError
+
+    from lift_server.keys_command import run
+
+    os.umask(0o077)
+    try:
+        told = asyncio.run(run(_settings(), args))
+    except (ValueError, LookupError, RedisError, OSError) as error:
+        print(f"lift-serve keys {args.action}: {error}", file=sys.stderr)
+        return 1
+    if told.output:
+        print(told.output)
+    print(told.aside, file=sys.stderr)
+    if not told.is_done:
+        print(
+            "lift-serve keys: Redis cannot be reached, so a running server may not know; run it again", file=sys.stderr
+        )
+    return 0 if told.is_done else 1
 
 
 def _up() -> int:
@@ -74,11 +130,11 @@ def _ask_server(args: argparse.Namespace) -> int:
 
     import aiohttp
 
-    from lift_server.client import ServerRefusedError
+    from lift_server import client
 
     try:
-        asyncio.run(_request(args, args.url or _address()))
-    except (ServerRefusedError, aiohttp.ClientError, OSError) as error:
+        asyncio.run(_request(args, client.Server(args.url or _address(), args.key or os.environ.get("LIFT_API_KEY"))))
+    except (client.ServerRefusedError, aiohttp.ClientError, OSError) as error:
         print(f"lift-serve {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -86,20 +142,27 @@ def _ask_server(args: argparse.Namespace) -> int:
     return 0
 
 
-def _request(args: argparse.Namespace, address: str) -> Coroutine[Any, Any, None]:
+def _request(args: argparse.Namespace, server: Server) -> Coroutine[Any, Any, None]:
     from lift_server import client
 
     if args.command == "upload":
-        return client.upload(address, args.file, args.title, args.recipe, args.wait)
+        return client.upload(server, args.file, args.title, args.recipe, args.wait)
     if args.command == "ask":
-        return client.ask(address, args.document, args.question, args.mode)
-    return client.status(address, args.document)
+        return client.ask(server, args.document, args.question, args.mode)
+    return client.status(server, args.document)
+
+
+def _settings() -> Settings:
+    """As scripts/serve finds them: in a checkout its own file, where LIFT_CONFIG names no other."""
+    from lift_config.settings import Settings
+
+    if "LIFT_CONFIG" not in os.environ and CONFIG.is_file():
+        os.environ["LIFT_CONFIG"] = str(CONFIG)
+    return Settings()
 
 
 def _address() -> str:
-    from lift_config.settings import Settings
-
-    server = Settings().server
+    server = _settings().server
     return f"http://{server.host}:{server.port}"
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +14,54 @@ import aiohttp
 
 POLL_S = 1.0
 UNFINISHED = ("queued", "training")
+TOO_MANY = 429
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where it is, and the key to show."""
+
+    address: str
+    key: str | None = None
 
 
 class ServerRefusedError(Exception):
     """The server answered with an error; the message is its own."""
 
 
-async def upload(address: str, path: Path, title: str | None, recipe: str | None, wait: bool) -> None:
+async def upload(server: Server, path: Path, title: str | None, recipe: str | None, wait: bool) -> None:
     """Prints the document's id, progress on standard error."""
     form = aiohttp.FormData()
     for name, value in (("title", title), ("recipe", recipe)):
         if value is not None:
             form.add_field(name, value)
     form.add_field("file", path.read_bytes(), filename=path.name)
-    async with _session(address) as session:
+    async with _session(server) as session:
         document = await _json(session.post("/v1/documents", data=form))
         print(document["id"], flush=True)
         while wait and document["status"] in UNFINISHED:
-            await asyncio.sleep(POLL_S)
-            document = await _json(session.get(f"/v1/documents/{document['id']}"))
+            document = await _look(session, document["id"])
             print(_line(document), file=sys.stderr)
     if wait and document["status"] != "ready":
         raise ServerRefusedError(_line(document))
 
 
-async def ask(address: str, document_id: str, question: str, mode: str | None) -> None:
+async def _look(session: aiohttp.ClientSession, document_id: str) -> Any:
+    """The document in a moment; later where the key's requests of this minute are used up."""
+    pause_s = POLL_S
+    while True:
+        await asyncio.sleep(pause_s)
+        async with session.get(f"/v1/documents/{document_id}") as answer:
+            if answer.status == TOO_MANY:
+                pause_s = float(answer.headers.get("Retry-After", POLL_S))
+                continue
+            await _check(answer)
+            return await answer.json()
+
+
+async def ask(server: Server, document_id: str, question: str, mode: str | None) -> None:
     """Prints the answer as it comes."""
-    async with _session(address) as session:
+    async with _session(server) as session:
         models = await _json(session.get("/v1/models"))
         body: dict[str, Any] = {
             "model": models["data"][0]["id"],
@@ -57,9 +79,9 @@ async def ask(address: str, document_id: str, question: str, mode: str | None) -
     print()
 
 
-async def status(address: str, document_id: str | None) -> None:
+async def status(server: Server, document_id: str | None) -> None:
     """One document as JSON, or a line for each."""
-    async with _session(address) as session:
+    async with _session(server) as session:
         if document_id:
             print(json.dumps(await _json(session.get(f"/v1/documents/{document_id}")), indent=2))
             return
@@ -67,9 +89,12 @@ async def status(address: str, document_id: str | None) -> None:
             print(_line(document))
 
 
-def _session(address: str) -> aiohttp.ClientSession:
+def _session(server: Server) -> aiohttp.ClientSession:
     """No time limit: a question may wait for its document's training."""
-    return aiohttp.ClientSession(base_url=address, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
+    headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+    return aiohttp.ClientSession(
+        base_url=server.address, headers=headers, timeout=aiohttp.ClientTimeout(total=None, sock_connect=10)
+    )
 
 
 def _line(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lift_config.contract import JobRecord
-from lift_config.prompts import frame
+from lift_server.dialects.dialect import Dialect
 from lift_server.errors import DocumentNotFound
 from lift_server.question import Json
 from lift_server.state import State
@@ -26,10 +26,11 @@ CHARACTERS_PER_TOKEN = 16
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question about a document, for the engine at `url`; the text goes where prompts.frame puts it."""
+    """A question about a document, for the engine at `url`; the text goes where the dialect puts it."""
 
     state: State
     url: str
+    dialect: Dialect
     body: Json
     title: str | None
 
@@ -58,18 +59,23 @@ class Prompt:
     async def _room(self) -> int:
         """Tokens left for a text beside the question, its framing and its answer."""
         count, window = await self._size("")
-        return window - count - _answer_tokens(self.body)
+        return window - count - self._answer_tokens()
 
     async def _fits(self, text: str, room: int) -> bool:
         if len(text) > room * CHARACTERS_PER_TOKEN:
             return False
         count, window = await self._size(text)
-        return count + _answer_tokens(self.body) <= window
+        return count + self._answer_tokens() <= window
 
     async def _size(self, text: str) -> tuple[int, int]:
-        messages = frame(self.body["messages"], self.title, text)
-        model = self.state.settings.model_name
-        return await self.state.engine.prompt_size(self.url, self.body | {"model": model, "messages": messages})
+        chat = self.dialect.as_chat(self.dialect.frame(self.body, self.title, text))
+        return await self.state.engine.prompt_size(self.url, chat | {"model": self.state.settings.model_name})
+
+    def _answer_tokens(self) -> int:
+        """What is no number is left for the engine to refuse."""
+        chat = self.dialect.as_chat(self.body)
+        asked: Any = chat.get("max_completion_tokens") or chat.get("max_tokens")
+        return max(asked if isinstance(asked, int) else 0, ANSWER_TOKENS)
 
     async def _tokens(self, text: str) -> list[int]:
         return await self.state.engine.tokens(self.url, self.state.settings.model_name, text)
@@ -83,9 +89,3 @@ async def full_text(state: State, job: JobRecord) -> str:
     if text is None:
         raise DocumentNotFound
     return text
-
-
-def _answer_tokens(body: Json) -> int:
-    """What is no number is left for the engine to refuse."""
-    asked: Any = body.get("max_completion_tokens") or body.get("max_tokens")
-    return max(asked if isinstance(asked, int) else 0, ANSWER_TOKENS)

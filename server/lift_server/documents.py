@@ -8,7 +8,8 @@ import time
 from collections.abc import AsyncIterator
 
 from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord, Status, original_path
-from lift_server.errors import NO_RETRY, ApiError, DocumentNotFound
+from lift_server import parts
+from lift_server.errors import NO_RETRY, ApiError, DocumentNotFound, InvalidRequest
 from lift_server.state import State
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,26 @@ async def in_order(
         start += len(ids)
 
 
+async def page(
+    state: State, owner: str, *, after: str | None, limit: int, newest_first: bool, purpose: str | None = None
+) -> tuple[list[Found], bool]:
+    """The owner's next `limit` documents behind `after`, and whether more follow."""
+    start = 0
+    if after is not None:
+        rank = await state.records.rank(owner, after, newest_first=newest_first)
+        if rank is None:
+            raise InvalidRequest("after: no such document.", param="after")
+        start = rank + 1
+    found: list[Found] = []
+    async for document, job in in_order(state, owner, start=start, newest_first=newest_first):
+        if purpose not in (None, document.purpose):
+            continue
+        if len(found) == limit:
+            return found, True
+        found.append((document, job))
+    return found, False
+
+
 async def original(state: State, owner: str, document_id: str) -> tuple[DocumentRecord, bytes]:
     """The upload as it came."""
     document, _ = await find(state, owner, document_id)
@@ -72,11 +93,12 @@ async def delete(state: State, owner: str, document_id: str) -> None:
 
 
 async def sweep_for_ever(state: State) -> None:
-    """Delete what has expired, every SWEEP_S."""
+    """Delete what has expired, every SWEEP_S; parts of uploads too."""
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
             await sweep(state)
+            await parts.sweep(state)
         except Exception:  # the sweep's edge: Redis or the store may be away; the next one tries again
             log.exception("sweep failed")
 

@@ -1,4 +1,4 @@
-"""The engines, over HTTP: load and remove an adapter, count a prompt, put a chat request, read its answer, score it.
+"""The engines, over HTTP: load and remove an adapter, count a prompt, put a request, read its answer, score it.
 
 The one file that knows vLLM's HTTP (our plug-in's routes: lift_config/contract.py). In: OpenAI request bodies
 that name an adapter or the base model. Out: OpenAI answers, token counts, likelihoods, and ApiErrors in our envelope.
@@ -17,10 +17,11 @@ from typing import Any
 import aiohttp
 
 from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
-from lift_server.errors import ApiError, EngineUnavailable
+from lift_server.errors import ApiError, EngineStopped, EngineUnavailable, NotOffered
 
 CHAT_ROUTE = "/v1/chat/completions"
 COMPLETIONS_ROUTE = "/v1/completions"
+RESPONSES_ROUTE = "/v1/responses"
 CONNECT_S = 5.0
 CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
@@ -31,6 +32,8 @@ PROMPT_FIELDS = (
     "model", "messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
     "continue_final_message", "add_special_tokens",
 )  # fmt: skip
+NO_HEADERS: Mapping[str, str] = {}
+DONE = b"data: [DONE]"
 CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
 
 Json = dict[str, Any]
@@ -106,17 +109,29 @@ class Engine:
             for choice, prompt in zip(in_order, prompts, strict=True)
         ]
 
-    async def chat(self, url: str, body: Json, headers: Mapping[str, str]) -> Json:
+    async def ask(self, url: str, route: str, body: Json, headers: Mapping[str, str] = NO_HEADERS) -> Json:
         """The whole answer."""
-        return await self._call("POST", url + CHAT_ROUTE, json=body, headers=headers)
+        return await self._call("POST", url + route, json=body, headers=headers)
 
     @asynccontextmanager
-    async def chat_stream(self, url: str, body: Json, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[Json]]:
-        """The answer's chunks. Leaving the block closes the connection, upon which vLLM aborts the request."""
-        async with self._reply("POST", url + CHAT_ROUTE, json=body, headers=headers) as reply:
+    async def stream(
+        self, url: str, route: str, body: Json, headers: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        """The answer's events. Leaving the block closes the connection, upon which vLLM aborts the request."""
+        async with self._reply("POST", url + route, json=body, headers=headers) as reply:
             if reply.status != 200:
                 raise engine_error(reply.status, await _json(reply))
-            yield _chunks(reply)
+            yield _events(reply)
+
+    @asynccontextmanager
+    async def forward(self, url: str, route: str, **sent: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request that the server knows nothing of. NotOffered where this engine has no such route for its model."""
+        async with self._reply("POST", url + route, **sent) as reply:
+            if reply.status in (404, 405, 501):
+                raise NotOffered(route)
+            if reply.status != 200:
+                raise engine_error(reply.status, await _json(reply))
+            yield reply
 
     async def healthy(self) -> list[bool]:
         """For each engine, whether it answers."""
@@ -155,27 +170,26 @@ class Engine:
             raise EngineUnavailable from error
 
 
-async def _chunks(reply: aiohttp.ClientResponse) -> AsyncIterator[Json]:
-    """The data events of a server-sent stream, up to `[DONE]`; an error event is raised."""
+def read_event(event: bytes) -> Json:
+    """A server-sent event's data; an error is raised."""
+    lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
+    chunk: Json = json.loads(b"\n".join(lines))
+    if chunk.get("error") or chunk.get("type") == "error":
+        raise engine_error(500, chunk if chunk.get("error") else {"error": chunk})
+    return chunk
+
+
+async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """The events of a server-sent stream, without the blank line after each, as many at a time as have come.
+    Comments and `[DONE]` are left out; what follows it is read to the end, so that the connection can be used again."""
     rest = b""
     try:
         async for part in reply.content.iter_any():
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                data = line.removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-                if data == b"[DONE]":
-                    return
-                if data:
-                    yield _chunk(data)
+            *events, rest = (rest + part).split(b"\n\n")
+            if told := [event for event in events if event[:1] not in (b"", b":") and event != DONE]:
+                yield told
     except aiohttp.ClientError as error:
-        raise ApiError(502, "The inference engine stopped in the middle of the answer.", code="engine_error") from error
-
-
-def _chunk(data: bytes) -> Json:
-    chunk: Json = json.loads(data)
-    if "error" in chunk:
-        raise engine_error(500, chunk)
-    return chunk
+        raise EngineStopped from error
 
 
 async def _json(reply: aiohttp.ClientResponse) -> Json:

@@ -117,15 +117,105 @@ class DocumentOutdated(ApiError):
         super().__init__(409, message, code="document_outdated", param="document_id", headers=NO_RETRY)
 
 
+class InvalidApiKey(ApiError):
+    """The same for an unknown key and a revoked one; of what was given nothing is repeated."""
+
+    def __init__(self, *, is_given: bool) -> None:
+        what = "Incorrect API key provided." if is_given else "You didn't provide an API key."
+        message = f"{what} Send one as `Authorization: Bearer KEY`."
+        super().__init__(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+class ApiKeysRequired(ApiError):
+    """Nobody made a key yet, so only this machine is let in."""
+
+    def __init__(self) -> None:
+        message = (
+            "This server has no API keys, so it answers only requests that come from its own machine, directly, to "
+            "127.0.0.1, [::1] or localhost. To let others in, run `lift-serve keys create NAME` there."
+        )
+        super().__init__(401, message, code="api_keys_required", headers={"WWW-Authenticate": "Bearer"})
+
+
+class RateLimited(ApiError):
+    """Waiting helps. `kind` is OpenAI's `type` for it: requests, tokens; ours: training."""
+
+    def __init__(self, limit: str, *, kind: str, retry_after_s: int) -> None:
+        message = f"Rate limit reached: {limit}. Try again in {retry_after_s} s."
+        super().__init__(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(retry_after_s)})
+        self.kind = kind
+
+    @property
+    def type(self) -> str:
+        return self.kind
+
+
+class InsufficientQuota(ApiError):
+    """Waiting does not help, deleting does."""
+
+    def __init__(self, limit: str) -> None:
+        message = f"The limit of {limit} is reached. Delete documents, or ask the operator for more."
+        super().__init__(429, message, code="insufficient_quota", headers=NO_RETRY)
+
+    @property
+    def type(self) -> str:
+        return self.code
+
+
 class EngineUnavailable(ApiError):
     def __init__(self) -> None:
         message = "The inference engine cannot be reached. It may be starting."
         super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": "5"})
 
 
+class EngineStopped(ApiError):
+    def __init__(self) -> None:
+        super().__init__(502, "The inference engine stopped in the middle of the answer.", code="engine_error")
+
+
+class NotOffered(ApiError):
+    """A route of OpenAI's or vLLM's that the engine has not got for the base model it runs."""
+
+    def __init__(self, route: str) -> None:
+        super().__init__(404, f"The base model does not offer {route}.", code="not_offered")
+
+
+class ResponseNotFound(ApiError):
+    def __init__(self) -> None:
+        message = "Responses are not kept here; send the whole conversation as input."
+        super().__init__(404, message, code="response_not_found", param="response_id")
+
+
 class StorageUnavailable(ApiError):
     def __init__(self) -> None:
         super().__init__(503, "Redis cannot be reached.", code="redis_unavailable", headers={"Retry-After": "2"})
+
+
+class UploadNotFound(ApiError):
+    """The same for a malformed id, an unknown one and another owner's."""
+
+    def __init__(self) -> None:
+        message = "No such upload. One that is not completed within an hour is gone."
+        super().__init__(404, message, code="upload_not_found", param="upload_id")
+
+
+class UploadNotPending(ApiError):
+    def __init__(self, status: str) -> None:
+        message = f"The upload is {status}. Create another one."
+        super().__init__(409, message, code="upload_not_pending", param="upload_id", headers=NO_RETRY)
+
+
+class TooManyUploads(ApiError):
+    """Waiting does not help soon, completing or cancelling one does."""
+
+    def __init__(self, limit: int) -> None:
+        message = f"The limit of {limit} open uploads is reached. Complete or cancel one."
+        super().__init__(429, message, code="too_many_uploads", headers=NO_RETRY)
+
+
+class AdapterNotFound(ApiError):
+    def __init__(self, message: str) -> None:
+        super().__init__(404, message, code="adapter_not_found", param="version")
 
 
 def validated(model: type[ModelT], values: Any, prefix: str = "") -> ModelT:

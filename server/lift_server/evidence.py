@@ -14,6 +14,7 @@ from typing import Any
 from lift_config.contract import DocumentRecord, JobRecord
 from lift_config.prompts import frame
 from lift_server.context import CHARACTERS_PER_TOKEN, full_text
+from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import as_api_error
 from lift_server.passages import Passage, words
 from lift_server.question import Json
@@ -38,7 +39,7 @@ class Judged:
 
 
 async def evidence(state: State, found: tuple[DocumentRecord, JobRecord] | None, messages: Any, said: str) -> Json:
-    """Never raises for what goes wrong on the way: the answer is there and must not be lost."""
+    """`messages` as a chat has them. Never raises for what goes wrong: the answer is there and must not be lost."""
     began_s = time.monotonic()
     fields: Json = {"evidence": []}
     try:
@@ -109,7 +110,7 @@ class Reader:
 
     async def _answer_from(self, passage: Passage) -> str:
         body = self._body(passage.text) | {"max_tokens": OWN_ANSWER_TOKENS, "temperature": 0}
-        message = (await self.state.engine.chat(self.url, body, {}))["choices"][0]["message"]
+        message = (await self.state.engine.ask(self.url, CHAT_ROUTE, body))["choices"][0]["message"]
         return message.get("content") or ""
 
     def _body(self, text: str | None) -> Json:

@@ -28,13 +28,15 @@ class Envelope:
             return
         scope.setdefault("state", {})["received_s"] = time.time()
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
-        begun = False
+        begun, began_s = False, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - began_s)))
             await send(message)
 
         try:

@@ -8,7 +8,6 @@ from starlette.requests import ClientDisconnect
 
 from lift_config.contract import AdapterRecord, AdapterState, JobRecord
 from lift_config.phases import Phase, Timeline
-from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import ApiError, told_as
 from lift_server.metrics import Objective
 from lift_server.question import Question
@@ -42,7 +41,7 @@ class Observed:
         """Call once. `ttft_s` is None where no token was written."""
         failure = self.failure or _failure(error)
         outcome = failure.code if failure else "disconnected" if error else "ok"
-        self._metrics.ended(outcome, endpoint=CHAT_ROUTE)
+        self._metrics.ended(outcome, endpoint=self._question.dialect.ROUTE)
         if not self._question.stream:
             ttft_s = None  # what is known is the time to the whole answer
         elif objective := _objective(timeline):

@@ -1,16 +1,24 @@
-"""Whose request it is: every document belongs to an owner, and nobody else can see, use or guess it."""
+"""Whose request it is: every document belongs to an owner, and nobody else can see, use or guess it.
+
+access.py has found out who that is before a route runs; a route that asks for `CurrentOwner` without it fails.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 
 DEFAULT_OWNER = "default"  # the one owner there is without API keys
+BEARER = HTTPBearer(
+    scheme_name="API key", description="Needed as soon as the operator has made one.", auto_error=False
+)  # for the OpenAPI document alone
 
 
-def owner() -> str:
-    return DEFAULT_OWNER
+async def owner(request: Request, _: Annotated[object, Security(BEARER)]) -> str:
+    name: str = request.state.owner
+    return name
 
 
 CurrentOwner = Annotated[str, Depends(owner)]

@@ -1,13 +1,16 @@
-"""A chat request's body → a Question: our own fields taken out and checked, everything else untouched."""
+"""A request's body → a Question: our own fields and file parts taken out and checked, everything else untouched."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from lift_config.contract import DOCUMENT_ID
 from lift_config.settings import Settings
+from lift_server.dialects.dialect import Dialect, FilePart
 from lift_server.errors import InvalidRequest, ModelNotFound, validated
+from lift_server.owner import DEFAULT_OWNER
 from lift_server.recipes import servable
 from lift_server.schemas import LiftOptions
 
@@ -16,9 +19,13 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Question:
-    """`body` is what the engine is to get, but for the model and the framing. `model` is echoed as asked."""
+    """`body` is what the engine is to get, but for the model and the framing. `model` is echoed as asked.
+
+    `inline` brings a document of its own, which attachments.py makes `document_id` of.
+    """
 
     owner: str
+    dialect: Dialect
     body: Json
     model: str
     document_id: str | None
@@ -26,10 +33,12 @@ class Question:
     stream: bool
     received_s: float
     traceparent: str | None = None
+    inline: tuple[FilePart, ...] = ()
 
 
 def read_question(
     settings: Settings,
+    dialect: Dialect,
     values: Json,
     *,
     owner: str,
@@ -40,35 +49,45 @@ def read_question(
     """InvalidRequest naming the field, or ModelNotFound, before anything costs time.
 
     A document is named by the body's `document_id`, its `metadata.document_id`, the header X-Document-Id
-    (`in_header`) or the model; by several only where they agree.
+    (`in_header`), the model or a file part; by several only where they agree.
     """
-    body = dict(values)
-    in_body, lift = body.pop("document_id", None), body.pop("lift", None)
-    model, in_model = _model(settings, body.get("model"))
-    metadata = body.get("metadata")
-    in_metadata = metadata.get("document_id") if isinstance(metadata, dict) else None
+    model, in_model = _model(settings, values.get("model"))
+    dialect.check(values)
+    body, files = dialect.take_files(dict(values))
+    in_body, lift, several = (body.pop(name, None) for name in ("document_id", "lift", "document_ids"))
+    if several is not None:
+        raise InvalidRequest(
+            "document_ids: a question is about one document; name it in document_id.", param="document_ids"
+        )
     stream = body.get("stream")
     if stream not in (None, True, False):
         raise InvalidRequest("stream: must be true or false.", param="stream")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise InvalidRequest("messages: must be a list of at least one message.", param="messages")
+    metadata = body.get("metadata")
+    named = {
+        "document_id": in_body,
+        "metadata.document_id": metadata.get("document_id") if isinstance(metadata, dict) else None,
+        "X-Document-Id": in_header,
+        "model": in_model,
+        **{f"{file.place}.file_id": file.file_id for file in files},
+    }
     return Question(
         owner=owner,
-        body=body,
+        dialect=dialect,
+        body=_salted(body, owner),
         model=model,
-        document_id=_document_id(
-            {"document_id": in_body, "metadata.document_id": in_metadata, "X-Document-Id": in_header, "model": in_model}
-        ),
-        lift=_lift(settings, lift),
+        document_id=_document_id(named),
+        lift=_lift(settings, dialect, lift),
         stream=bool(stream),
         received_s=received_s,
         traceparent=traceparent,
+        inline=tuple(file for file in files if file.data is not None),
     )
 
 
 def _model(settings: Settings, model: Any) -> tuple[str, str | None]:
-    """The model as asked for, and the document that `<base>:<document id>` names."""
+    """The model as asked for, none being the base model, and the document that `<base>:<document id>` names."""
+    if model is None:
+        return settings.model_name, None
     if not isinstance(model, str):
         raise InvalidRequest(f"model: must be a string; this server serves {settings.model_name!r}.", param="model")
     if model == settings.model_name:
@@ -77,6 +96,14 @@ def _model(settings: Settings, model: Any) -> tuple[str, str | None]:
     if not DOCUMENT_ID.fullmatch(document_id) or document_id == model:
         raise ModelNotFound(model)
     return model, document_id
+
+
+def _salted(body: Json, owner: str) -> Json:
+    """With the engine's prefix cache to itself: how soon an answer comes shows nobody what others have asked about."""
+    given = body.get("cache_salt")
+    if owner == DEFAULT_OWNER or not isinstance(given, str | None):
+        return body
+    return body | {"cache_salt": hashlib.sha256(f"{owner} {given or ''}".encode()).hexdigest()}
 
 
 def _document_id(named: dict[str, Any]) -> str | None:
@@ -91,12 +118,15 @@ def _document_id(named: dict[str, Any]) -> str | None:
     return next(iter(given.values()), None)
 
 
-def _lift(settings: Settings, values: Any) -> LiftOptions:
+def _lift(settings: Settings, dialect: Dialect, values: Any) -> LiftOptions:
     if values is None:
         return LiftOptions()
     if not isinstance(values, dict):
         raise InvalidRequest("lift: must be an object.", param="lift")
     lift = validated(LiftOptions, values, prefix="lift.")
+    if lift.mode in ("context", "hybrid") and not dialect.FRAMED:
+        message = f"lift.mode: {dialect.ROUTE} has no place for the document's text; ask a chat, or leave it out."
+        raise InvalidRequest(message, param="lift.mode")
     if lift.recipe is not None:
         servable(settings, lift.recipe, param="lift.recipe")
     for name in ("recipe", "ttft_budget_s"):

@@ -41,6 +41,8 @@ from lift_config.contract import (
     text_path,
 )
 from lift_config.phases import Phase, Timeline
+from lift_server.errors import ApiError
+from lift_server.quota import Quota
 
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
@@ -132,26 +134,36 @@ class Records:
     async def store_job(self, job: JobRecord) -> None:
         await obstore.put_async(self.store, job_path(job.key), job.to_json().encode())
 
-    async def add(self, document: DocumentRecord, fresh: JobRecord, content: bytes, text: str) -> JobRecord:
+    async def add(
+        self, document: DocumentRecord, fresh: JobRecord, content: bytes, text: str, quota: Quota
+    ) -> JobRecord:
         """Take in a document. Its job is `fresh` where its content is new, else the one there is, which is
         put into the queue again where its training, or the refinement after it, had failed or been cancelled."""
         async with self.lock(fresh.key):
             await obstore.put_async(self.store, original_path(document.id), content)
             await obstore.put_async(self.store, text_path(fresh.key), text.encode())
             await obstore.put_async(self.store, document_path(document.id), document.to_json().encode())
-            while True:
-                with suppress(WatchError):  # the job changed meanwhile: look again
-                    return await self._add_to_redis(document, fresh)
+            try:
+                while True:
+                    with suppress(WatchError):  # the job, or what the owner has, changed meanwhile: look again
+                        return await self._add_to_redis(document, fresh, quota)
+            except ApiError:  # refused by the quota
+                is_shared = await self.redis.exists(job_redis_key(fresh.key))
+                await self._discard_all(document, is_last=not is_shared)
+                raise
 
-    async def _add_to_redis(self, document: DocumentRecord, fresh: JobRecord) -> JobRecord:
+    async def _add_to_redis(self, document: DocumentRecord, fresh: JobRecord, quota: Quota) -> JobRecord:
         async with self.redis.pipeline() as pipe:
-            await pipe.watch(job_redis_key(fresh.key))
+            await pipe.watch(job_redis_key(fresh.key), quota.watched)
+            await quota.keep(document.size_bytes)
             known = await self.job(fresh.key)
             job = known or await self._sound_job(fresh.key) or fresh
             if job.status in STOPPED:
                 job = _wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
             elif not job.unfinished and job.version_of(fresh.recipe) is None:
                 job = _wanted(job, fresh)
+            if job.unfinished and not (known and known.unfinished):
+                await quota.train()
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
@@ -232,10 +244,7 @@ class Records:
                 with suppress(WatchError):
                     job = await self._remove_from_redis(document)
                     break
-            await self.discard(original_path(document.id))
-            if job is not None:
-                await self.discard(text_path(job.key))
-                await self.discard(job_path(job.key))
+            await self._discard_all(document, is_last=job is not None)
         return job
 
     async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
@@ -254,6 +263,11 @@ class Records:
             pipe.publish(CHANGED_CHANNEL, job_key)  # a worker on it finds no record, and stops
             await pipe.execute()
         return job
+
+    async def _discard_all(self, document: DocumentRecord, *, is_last: bool) -> None:
+        of_job = (text_path(document.job_key), job_path(document.job_key)) if is_last else ()
+        for path in (document_path(document.id), original_path(document.id), *of_job):
+            await self.discard(path)
 
     async def discard(self, path: str) -> None:
         """Delete from the store; nothing happens where it is gone already."""

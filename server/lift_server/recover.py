@@ -25,18 +25,20 @@ from lift_config.contract import (
     job_path,
     job_redis_key,
 )
+from lift_server.keys import Keys
 from lift_server.records import Records, stream_of, write_document, write_job
 
 log = logging.getLogger(__name__)
 
 
-async def recover(records: Records) -> None:
+async def recover(records: Records, keys: Keys) -> None:
+    await keys.copy()  # first: until then nobody is let in
     counts: Counter[str] = Counter()
     async for ids in _names(records, "documents"):
         counts["documents"] += await _restore_documents(records, ids)
-    async for keys in _names(records, "jobs"):
-        counts["jobs"] += await _restore_jobs(records, keys)
-        counts["queued"] += await _enqueue_lost(records, keys)
+    async for job_keys in _names(records, "jobs"):
+        counts["jobs"] += await _restore_jobs(records, job_keys)
+        counts["queued"] += await _enqueue_lost(records, job_keys)
     log.info("recovered from the store: %s", dict(counts))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,12 +10,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lift_server.answer import Answer, has_token
-from lift_server.errors import as_api_error
+from lift_server.answer import Answer
+from lift_server.errors import EngineStopped, as_api_error
+from lift_server.heard import Piece
 from lift_server.question import Json
 
 KEEP_ALIVE_S = 2.0  # below any proxy's patience; errors known within it still get their HTTP status
-DONE = b"data: [DONE]\n\n"
 
 T = TypeVar("T")
 
@@ -30,10 +29,15 @@ class AnswerStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._answer = answer
+        self._dialect = answer.question.dialect
+        self._held: Json | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._answer:
-            await unless_gone(receive, self._run(send))
+        try:
+            async with self._answer:
+                await unless_gone(receive, self._run(send))
+        finally:
+            scope["state"]["tokens"] = self._answer.tokens
 
     async def _run(self, send: Send) -> None:
         opening = asyncio.create_task(self._answer.open())
@@ -46,14 +50,14 @@ class AnswerStream(Response):
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await send({"type": "http.response.body", "body": self._dialect.DONE, "more_body": False})
 
     async def _begin(self, send: Send) -> None:
         self.headers.update(self._answer.server_timing())
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
     async def _events(self, send: Send, opening: asyncio.Task[None]) -> None:
-        """What openai-python raises from a stream is a data event with `error`."""
+        """Once the headers are gone, an error is an event."""
         try:
             while not opening.done():
                 await _write(send, b": training\n\n" if self._answer.is_training else b": loading\n\n")
@@ -62,20 +66,37 @@ class AnswerStream(Response):
             await self._relay(send)
         except Exception as error:  # noqa: BLE001 - the HTTP edge: the headers are gone, the envelope can still be sent
             self._answer.observed.failure = as_api_error(error)
-            await _write(send, _event(self._answer.observed.failure.envelope()))
+            await _write(send, self._dialect.error_event(self._answer.observed.failure))
 
     async def _relay(self, send: Send) -> None:
         """A chunk that may be the last is held until the next one, or the end, tells: `lift` rides on the last."""
-        held: Json | None = None
-        async for chunk in self._answer.chunks():
-            if held is not None:
-                await self._write_chunk(send, held)
-            held = chunk if _may_be_last(chunk) else None
-            if held is None:
-                await self._write_chunk(send, chunk)
+        async for pieces in self._answer.pieces():
+            ready, has_token = self._ready(pieces)
+            if ready:
+                await _write(send, ready)
+            if has_token:
+                self._answer.token_written()
+        if self._held is None:
+            raise EngineStopped
         lift = await self._finish(send)
-        if held is not None:
-            await _write(send, _event(held | {"lift": lift}))
+        await _write(send, self._dialect.event(self._answer.last(self._held, lift)))
+
+    def _ready(self, pieces: list[Piece]) -> tuple[bytes, bool]:
+        """What can be written, in one go: it came at once; and whether there is a token in its chunks."""
+        ready, has_token = bytearray(), False
+        for piece in pieces:
+            if self._held is not None:
+                ready += self._dialect.event(self._held)
+                has_token = has_token or self._dialect.has_token(self._held)
+                self._held = None
+            if isinstance(piece, bytes):
+                ready += piece
+            elif self._dialect.may_be_last(piece):
+                self._held = piece
+            else:
+                ready += self._dialect.event(piece)
+                has_token = has_token or self._dialect.has_token(piece)
+        return bytes(ready), has_token
 
     async def _finish(self, send: Send) -> Json:
         """Evidence may take a while; it is given up with the answer."""
@@ -87,11 +108,6 @@ class AnswerStream(Response):
         finally:
             finishing.cancel()
             await asyncio.gather(finishing, return_exceptions=True)
-
-    async def _write_chunk(self, send: Send, chunk: Json) -> None:
-        await _write(send, _event(chunk))
-        if has_token(chunk):
-            self._answer.token_written()
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -116,13 +132,3 @@ async def _disconnected(receive: Receive) -> None:
 
 async def _write(send: Send, data: bytes) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-def _event(data: Json) -> bytes:
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _may_be_last(chunk: Json) -> bool:
-    """A finish, or the usage that follows it with no choices; with several choices more may follow."""
-    choices = chunk.get("choices") or []
-    return not choices or any(choice.get("finish_reason") for choice in choices)

@@ -206,10 +206,13 @@ def _failure_object(failure: Failure) -> FailureObject:
 
 
 class ModelObject(BaseModel):
+    """`name` is what a chat front end's model picker shows; OpenAI has none."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "lift-serve"
+    name: str
 
 
 class ModelList(BaseModel):

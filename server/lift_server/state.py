@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 
 from lift_config.settings import Settings
+from lift_server.access import Gate
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
@@ -28,11 +29,12 @@ class State:
     watcher: JobWatcher
     passages: Passages
     metrics: Metrics
+    gate: Gate
     traces: Traces | None
     started_s: float
 
 
-def current(request: Request) -> State:
+async def current(request: Request) -> State:
     state: State = request.app.state.lift
     return state
 

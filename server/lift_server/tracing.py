@@ -46,10 +46,11 @@ class Traces:
         return UploadSpan(self._tracer, "POST /v1/documents", received_s, traceparent)
 
     def question(self, question: Question, base_model: str) -> QuestionSpan:
-        span = QuestionSpan(self._tracer, f"chat {base_model}", question.received_s, question.traceparent)
+        operation = question.dialect.OPERATION
+        span = QuestionSpan(self._tracer, f"{operation} {base_model}", question.received_s, question.traceparent)
         span.note(
             {
-                "gen_ai.operation.name": "chat",
+                "gen_ai.operation.name": operation,
                 "gen_ai.provider.name": "lift",
                 "gen_ai.request.model": question.model,
                 "gen_ai.request.stream": question.stream,

@@ -18,6 +18,7 @@ from lift_config.recipe import Recipe
 from lift_config.settings import Settings
 from lift_server.decode import document_text
 from lift_server.errors import InvalidRequest
+from lift_server.quota import Quota
 from lift_server.recipes import servable
 from lift_server.schemas import UploadFields
 from lift_server.state import State
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upload:
-    """What came in, and whose it is. `param` is the field that held the text: `file` or `text`."""
+    """What came in, and whose it is. `param` is the field that held the text: `file`, `text`, …"""
 
     owner: str
     content: bytes
@@ -36,32 +37,41 @@ class Upload:
     fields: UploadFields
     received_s: float
     traceparent: str | None
+    purpose: str = "user_data"  # what a client of /v1/files said it is for
 
 
 async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecord]:
     """Record the document and see that it gets trained; returns before that begins."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="recipe")
-    _check_base_model(state.settings, upload.fields)
+    check_base_model(state.settings, upload.fields)
+    quota = Quota(state.records.redis, upload.owner, state.settings.limits)
+    await quota.keep(len(upload.content))  # before it costs anything; and again, for certain, when it is added
     span = state.traces.upload(upload.received_s, upload.traceparent) if state.traces else None
     if span:
         upload = replace(upload, traceparent=span.traceparent)
     text, sha256 = await asyncio.to_thread(_read, upload)  # 16 MB take a while to normalise
     fresh = _job(state.settings, upload, text, recipe)
     document = _document(upload, sha256, fresh.key)
-    job = await state.records.add(document, fresh, upload.content, text)
+    job = await state.records.add(document, fresh, upload.content, text, quota)
     log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
     if span:
         span.end(document, job)
     return document, job
 
 
-def _read(upload: Upload) -> tuple[str, str]:
-    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
-
-
-def _check_base_model(settings: Settings, fields: UploadFields) -> None:
+def check_base_model(settings: Settings, fields: UploadFields) -> None:
     if fields.base_model not in (None, settings.model_name):
         raise InvalidRequest(f"base_model: this server serves {settings.model_name!r} only.", param="base_model")
+
+
+def plain_name(filename: str | None) -> str | None:
+    """The last part of a path, without control characters or lone surrogates."""
+    name = re.split(r"[/\\]", filename or "")[-1]
+    return "".join(c for c in name if c.isprintable())[:255] or None
+
+
+def _read(upload: Upload) -> tuple[str, str]:
+    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
 
 
 def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
@@ -101,16 +111,11 @@ def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:
         owner=upload.owner,
         job_key=key,
         title=upload.fields.title or None,
-        filename=_plain_name(upload.filename),
+        filename=plain_name(upload.filename),
         size_bytes=len(upload.content),
         sha256=sha256,
         created_s=upload.received_s,
         metadata=upload.fields.metadata,
         expires_s=upload.received_s + expires.seconds if expires else None,
+        purpose=upload.purpose,
     )
-
-
-def _plain_name(filename: str | None) -> str | None:
-    """The last part of a path, without control characters or lone surrogates."""
-    name = re.split(r"[/\\]", filename or "")[-1]
-    return "".join(c for c in name if c.isprintable())[:255] or None

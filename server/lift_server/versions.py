@@ -12,6 +12,7 @@ from functools import partial
 from lift_config.contract import AdapterRecord, JobRecord, Status
 from lift_config.recipe import load_recipes
 from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentStopped
+from lift_server.quota import Quota
 from lift_server.records import STOPPED
 from lift_server.state import State
 
@@ -62,6 +63,8 @@ def _is_told(recipe: str | None, is_refined: bool, job: JobRecord) -> bool:
 async def _wanted(state: State, job: JobRecord, recipe: str | None, asked_s: float) -> JobRecord:
     if recipe is None or job.status is not Status.READY:
         return job
+    if not job.unfinished:
+        await Quota(state.records.redis, job.owner, state.settings.limits).train()
     wanted = await state.records.want(job.key, recipe, asked_s)
     if wanted is None:
         raise DocumentNotFound

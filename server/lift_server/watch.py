@@ -1,4 +1,4 @@
-"""One subscription to lift:changed for the whole process: questions wait here for their document's job.
+"""One subscription to lift:changed for the whole process: questions and events wait here for their document's job.
 
 In: job keys on the channel. Out: `until`, and a callback for every change. A lost message costs RECHECK_S.
 """
@@ -69,7 +69,7 @@ class JobWatcher:
         """
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + within_s
-        with self._changes(job_key) as changed:
+        with self.changes(job_key) as changed:
             while True:
                 changed.clear()
                 job = await self._records.job(job_key)
@@ -83,6 +83,18 @@ class JobWatcher:
                     async with asyncio.timeout(min(RECHECK_S, left_s)):
                         await changed.wait()
 
+    @contextmanager
+    def changes(self, job_key: str) -> Iterator[asyncio.Event]:
+        """Set at every change of the job, or of one of its documents; whoever waits clears it."""
+        changed = asyncio.Event()
+        self._waiting[job_key].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[job_key].discard(changed)
+            if not self._waiting[job_key]:
+                del self._waiting[job_key]
+
     async def _listen(self, pubsub: PubSub) -> None:
         while True:
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
@@ -92,14 +104,3 @@ class JobWatcher:
             for changed in self._waiting.get(job_key, ()):
                 changed.set()
             await self._on_change(job_key)
-
-    @contextmanager
-    def _changes(self, job_key: str) -> Iterator[asyncio.Event]:
-        changed = asyncio.Event()
-        self._waiting[job_key].add(changed)
-        try:
-            yield changed
-        finally:
-            self._waiting[job_key].discard(changed)
-            if not self._waiting[job_key]:
-                del self._waiting[job_key]

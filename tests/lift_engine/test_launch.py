@@ -98,6 +98,14 @@ def test_traces_only_where_they_are_wanted() -> None:
     assert not {name for name in environment if name.startswith("OTEL")}
 
 
+def test_tools_need_a_parser() -> None:
+    options, argv, _ = command()
+    assert options["--tool-call-parser"] == "hermes"
+    assert "--enable-auto-tool-choice" in argv
+    argv = command(engine={"tool_call_parser": ""})[1]
+    assert not {"--enable-auto-tool-choice", "--tool-call-parser"} & set(argv)
+
+
 def test_extra_args_come_last() -> None:
     argv = command(engine={"extra_args": ["--dtype", "float16"]})[1]
     assert argv[-2:] == ["--dtype", "float16"]

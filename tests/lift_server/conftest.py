@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ import httpx2
 import pytest
 import uvicorn
 from aiohttp import web
+from tests.lift_server import answers
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
@@ -76,6 +76,8 @@ class FakeEngine:
         self.words = ["The", " answer", " is", " 42."]
         self.before: list[str | None] = []  # choices before the one that says these words
         self.own_answer = ""
+        self.offers: dict[str, dict[str, Any]] = {}  # answers by route
+        self.passed: list[bytes] = []
         self.scored: list[dict[str, Any]] = []
         self.scoring_error: tuple[int, dict[str, Any]] | None = None
         self.scoring_gate: asyncio.Event | None = None
@@ -90,8 +92,10 @@ class FakeEngine:
             web.post("/detokenize", self._detokenize),
             web.post(one, self._load),
             web.delete(one, self._remove),
-            web.post("/v1/chat/completions", self._chat),
+            web.post("/v1/chat/completions", self._generate),
             web.post("/v1/completions", self._complete),
+            web.post("/v1/responses", self._generate),
+            web.post("/{route:.*}", self._offered),  # last: whatever else this engine may offer
         ]
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -135,7 +139,7 @@ class FakeEngine:
         self.removed.append(request.match_info["adapter_id"])
         return web.json_response({})
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if body.get("max_tokens") == OWN_ANSWER_TOKENS:
             return web.json_response({"choices": [{"index": 0, "message": {"content": self.own_answer}}]})
@@ -146,21 +150,23 @@ class FakeEngine:
             return web.json_response(self.error[1], status=self.error[0])
         if body.get("stream"):
             return await self._stream(request, body)
-        said = [*self.before, "".join(self.words)]
-        choices = [
-            {"index": at, "message": {"role": "assistant", "content": text}, "finish_reason": "stop", "logprobs": None}
-            for at, text in enumerate(said)
-        ]
-        usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
-        head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"]}
         if self.gate is not None:
             self.streaming.set()
             await self._held(self.gate.wait())
-        return web.json_response({**head, "choices": choices, "usage": usage})
+        return web.json_response(answers.whole(request.path, body, [*self.before, "".join(self.words)]))
 
-    async def _complete(self, request: web.Request) -> web.Response:
-        """Log-probabilities of the prompts' tokens."""
+    async def _offered(self, request: web.Request) -> web.Response:
+        self.passed.append(await request.read())
+        if request.path not in self.offers:
+            return web.json_response({"error": {"message": "Not Found", "type": "NotFound", "code": 404}}, status=404)
+        answer = self.offers[request.path]
+        return web.json_response(answer, status=400 if "error" in answer else 200)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        """An answer, or log-probabilities of the prompts' tokens."""
         body = await request.json()
+        if "prompt_logprobs" not in body:
+            return await self._generate(request)
         assert (body["model"], body["prompt_logprobs"]) == (BASE, 0)
         self.scored.append(body)
         self.scoring.set()
@@ -186,25 +192,18 @@ class FakeEngine:
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
-
-        async def send(choices: list[dict[str, Any]], **more: Any) -> None:
-            data = json.dumps({**head, "choices": choices, **more})
-            await response.write(f"data: {data}\n\n".encode())
-
-        await send([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        for event in answers.first(request.path, body):
+            await response.write(event)
         for word in self.words:
-            await send([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+            await response.write(answers.word(request.path, body, word))
             if self.gate is not None:
                 self.streaming.set()
                 await self._held(self.gate.wait())
         if self.stream_error is not None:
-            await response.write(f"data: {json.dumps(self.stream_error)}\n\n".encode())
-        else:
-            await send([{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}])
-            if (body.get("stream_options") or {}).get("include_usage"):
-                await send([], usage={"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13})
-        await response.write(b"data: [DONE]\n\n")
+            await response.write(answers.data(self.stream_error) + b"data: [DONE]\n\n")
+            return response
+        for event in answers.last(request.path, body, "".join(self.words)):
+            await response.write(event)
         return response
 
 

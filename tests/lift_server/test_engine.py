@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lift_server.engine import Engine, _chunks
+from lift_server.engine import Engine, _events, read_event
 from lift_server.errors import ApiError
 
 
@@ -35,11 +35,11 @@ class Reply:
 
 
 async def read(*parts: bytes) -> list[Any]:
-    return [chunk async for chunk in _chunks(Reply(*parts))]  # type: ignore[arg-type]
+    return [read_event(event) async for events in _events(Reply(*parts)) for event in events]  # type: ignore[arg-type]
 
 
 async def test_a_stream_cut_anywhere_reads_the_same() -> None:
-    body = ': keep-alive\n\ndata: {"a": "é\\n"}\n\ndata: {"b": [1, 2]}\r\n\r\ndata: [DONE]\n\n'.encode()
+    body = ': keep-alive\n\nevent: a\ndata: {"a": "é\\n"}\n\ndata: {"b": [1, 2]}\n\ndata: [DONE]\n\n'.encode()
     for size in range(1, len(body)):
         parts = [body[at : at + size] for at in range(0, len(body), size)]
         assert await read(*parts) == [{"a": "é\n"}, {"b": [1, 2]}]

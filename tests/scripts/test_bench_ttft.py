@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 import bench_ttft
-from bench_server import Client, Memory, RefusedError, resident_mb
+from bench_product import Client, Memory, RefusedError, resident_mb
 from bench_ttft_report import Run, Together, covered, line, plot, quality, shifted, tables, uncovered
 from lift_server.launcher.processes import mark, write_marks
 

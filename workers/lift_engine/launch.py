@@ -124,6 +124,7 @@ def _common_args(settings: Settings, index: int, capacity: Capacity) -> list[str
         "--enable-prefix-caching",
         "--enable-log-requests",  # one line per request: parameters and adapter, no prompt (that is DEBUG)
         "--enable-prompt-tokens-details",
+        *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if (parser := engine.tool_call_parser) else ()),
         *("--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)),
         *(("--otlp-traces-endpoint", settings.otlp_endpoint) if settings.otlp_endpoint else ()),
     ]

@@ -26,7 +26,21 @@ def embedded_redis(home: Path, max_memory_mb: int, environment: Mapping[str, str
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_configuration(folder, port, password, max_memory_mb))
     part = Part("redis", "redis", (str(get_binary_path()), str(path)), environment)
-    return part, f"redis://:{password}@127.0.0.1:{port}/0"
+    return part, _url(port, password)
+
+
+def embedded_url(home: Path) -> str | None:
+    """Of the one that was started last in `home`, for other commands of this user: only they can read its file."""
+    try:
+        lines = (home / "redis" / "valkey.conf").read_text().splitlines()
+    except FileNotFoundError:
+        return None
+    said = dict(line.split(" ", 1) for line in lines)
+    return _url(said["port"], said["requirepass"])
+
+
+def _url(port: int | str, password: str) -> str:
+    return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
 def _configuration(folder: Path, port: int, password: str, max_memory_mb: int) -> str:

@@ -46,6 +46,7 @@ def examples(address: str, model: str, seconds: float) -> str:
         f"\nready after {seconds:.0f} s: {address}/v1 (model {model})\n\n"
         f"--- in a shell: upload, look, ask\n{shell_example(address, model)}\n"
         f"--- in Python (pip install openai)\n{python_example(address, model)}\n"
+        "For other machines: lift-serve keys create NAME, and each request shows the key (README, API keys).\n"
         "Ctrl-C stops everything."
     )
 

@@ -1,17 +1,19 @@
-"""/v1/documents: upload, list, look, content, cancel, delete."""
+"""/v1/documents: upload, list, look, content, adapter, events, cancel, delete."""
 
 from __future__ import annotations
 
-import json
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
+from lift_config.contract import DocumentRecord
 from lift_server import documents
-from lift_server.body import JSON_GROWTH, Form, media_type, read_form, read_json
+from lift_server.archive import open_archive
+from lift_server.body import JSON_GROWTH, Form, form_values, media_type, read_form, read_json
 from lift_server.decode import is_utf16
-from lift_server.errors import InvalidRequest, TooLarge, UnsupportedFormat, validated
+from lift_server.errors import TooLarge, UnsupportedFormat, validated
+from lift_server.events import document_events
 from lift_server.middleware import received_s, traceparent
 from lift_server.owner import CurrentOwner
 from lift_server.schemas import (
@@ -26,8 +28,6 @@ from lift_server.state import CurrentState
 from lift_server.upload import Upload, accept
 
 router = APIRouter(prefix="/v1/documents")
-
-JSON_FIELDS = ("metadata", "expires_after")  # sent as JSON text in a form
 
 
 @router.post("")
@@ -52,24 +52,13 @@ async def list_documents(
     after: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> DocumentList:
-    newest_first = order == "desc"
-    start = 0
-    if after is not None:
-        rank = await state.records.rank(owner, after, newest_first=newest_first)
-        if rank is None:
-            raise InvalidRequest("after: no such document.", param="after")
-        start = rank + 1
-    found = []
-    async for document, job in documents.in_order(state, owner, start=start, newest_first=newest_first):
-        found.append(document_object(document, job))
-        if len(found) > limit:
-            break
-    page = list(islice(found, limit))
+    found, has_more = await documents.page(state, owner, after=after, limit=limit, newest_first=order == "desc")
+    shown = [document_object(document, job) for document, job in found]
     return DocumentList(
-        data=page,
-        first_id=page[0].id if page else None,
-        last_id=page[-1].id if page else None,
-        has_more=len(found) > limit,
+        data=shown,
+        first_id=shown[0].id if shown else None,
+        last_id=shown[-1].id if shown else None,
+        has_more=has_more,
     )
 
 
@@ -80,12 +69,32 @@ async def look(document_id: str, state: CurrentState, owner: CurrentOwner) -> Do
 
 @router.get("/{document_id}/content")
 async def content(document_id: str, state: CurrentState, owner: CurrentOwner) -> Response:
-    document, original = await documents.original(state, owner, document_id)
-    is_markdown = (document.filename or "").lower().endswith((".md", ".markdown"))
-    kind = "text/markdown" if is_markdown else "text/plain"
-    charset = "utf-16" if is_utf16(original) else "utf-8"
-    headers = {"Content-Type": f"{kind}; charset={charset}", "X-Content-Type-Options": "nosniff"}
-    return Response(original, headers=headers)
+    return content_response(*await documents.original(state, owner, document_id))
+
+
+@router.get("/{document_id}/adapter")
+async def adapter(
+    document_id: str,
+    state: CurrentState,
+    owner: CurrentOwner,
+    version: Annotated[int | None, Query(ge=1)] = None,
+) -> Response:
+    archive = await open_archive(state, owner, document_id, version)
+    headers = {
+        "Content-Length": str(archive.size_bytes),
+        "Content-Disposition": f'attachment; filename="{archive.name}"',
+    }
+    return StreamingResponse(archive.stream(), headers=headers, media_type="application/x-tar")
+
+
+@router.get("/{document_id}/events")
+async def events(document_id: str, state: CurrentState, owner: CurrentOwner) -> Response:
+    """Server-sent events: the document object now and at every change, until nothing more will come."""
+    _, job = await documents.find(state, owner, document_id)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(
+        document_events(state, owner, document_id, job.key), headers=headers, media_type="text/event-stream"
+    )
 
 
 @router.post("/{document_id}/cancel")
@@ -99,12 +108,17 @@ async def delete(document_id: str, state: CurrentState, owner: CurrentOwner) -> 
     return DocumentDeleted(id=document_id)
 
 
+def content_response(document: DocumentRecord, original: bytes) -> Response:
+    """The upload as it came; of a browser that opens it nothing is executed."""
+    is_markdown = (document.filename or "").lower().endswith((".md", ".markdown"))
+    kind = "text/markdown" if is_markdown else "text/plain"
+    charset = "utf-16" if is_utf16(original) else "utf-8"
+    headers = {"Content-Type": f"{kind}; charset={charset}", "X-Content-Type-Options": "nosniff"}
+    return Response(original, headers=headers)
+
+
 def _from_form(request: Request, owner: str, form: Form) -> Upload:
-    values: dict[str, Any] = dict(form.fields)
-    for name in JSON_FIELDS:
-        if name in values:
-            values[name] = _field_json(name, values[name])
-    fields = validated(UploadFields, values)
+    fields = validated(UploadFields, form_values(form))
     return _upload(request, owner, form.content, "file", form.filename, fields)
 
 
@@ -120,10 +134,3 @@ def _upload(
     request: Request, owner: str, content: bytes, param: str, filename: str | None, fields: UploadFields
 ) -> Upload:
     return Upload(owner, content, param, filename, fields, received_s(request), traceparent(request))
-
-
-def _field_json(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{name}: is not valid JSON: {error}", param=name) from error

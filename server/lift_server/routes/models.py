@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from lift_config.contract import Status
+from lift_config.contract import DocumentRecord, Status
 from lift_server import documents
 from lift_server.errors import DocumentNotFound, ModelNotFound
 from lift_server.owner import CurrentOwner
@@ -22,7 +22,7 @@ async def list_models(state: CurrentState, owner: CurrentOwner) -> ModelList:
     models = [base]
     async for document, job in documents.in_order(state, owner):
         if job.status is Status.READY:
-            models.append(ModelObject(id=f"{base.id}:{document.id}", created=int(document.created_s)))
+            models.append(_of_document(base, document))
         if len(models) > SHOWN_DOCUMENTS:
             break
     return ModelList(data=models)
@@ -40,8 +40,14 @@ async def look(model_id: str, state: CurrentState, owner: CurrentOwner) -> Model
         raise ModelNotFound(model_id) from error
     if document_id == model_id or job.status is not Status.READY:
         raise ModelNotFound(model_id)
-    return ModelObject(id=model_id, created=int(document.created_s))
+    return _of_document(base, document)
 
 
 def _base(state: State) -> ModelObject:
-    return ModelObject(id=state.settings.model_name, created=int(state.started_s))
+    name = state.settings.model_name
+    return ModelObject(id=name, created=int(state.started_s), name=name)
+
+
+def _of_document(base: ModelObject, document: DocumentRecord) -> ModelObject:
+    name = document.title or document.filename or document.id
+    return ModelObject(id=f"{base.id}:{document.id}", created=int(document.created_s), name=name)

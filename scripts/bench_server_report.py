@@ -1,0 +1,149 @@
+"""What bench_server.py's bursts come to: times added, ratios, CPU per chunk. In: bursts; out: values, tables."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench_common import table
+from bench_server_client import Burst, Plan
+
+FIRST_TOKEN = Plan(streams=1, tokens=4)  # asked many times over
+HELD = 512  # streams and more: where memory of each is more than noise
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same bursts both ways; those of one index followed each other. `asked`: the base model, or a document.
+
+    `idle_bytes`: the server's memory before the first of them, the uncounted ones included.
+    """
+
+    asked: str
+    plan: Plan
+    direct: list[Burst]
+    served: list[Burst]
+    idle_bytes: int
+
+    @property
+    def ratios(self) -> list[float]:
+        """Tokens a second through the server as a share of the direct ones, round by round."""
+        return [
+            served.tokens_per_s / direct.tokens_per_s for direct, served in zip(self.direct, self.served, strict=True)
+        ]
+
+    @property
+    def cpu_s_per_1k_chunks(self) -> float:
+        """Of the server; what a request costs is spread over its chunks."""
+        return 1000 * sum(burst.cpu_s or 0.0 for burst in self.served) / sum(burst.chunks for burst in self.served)
+
+    @property
+    def chunks_per_core_s(self) -> float:
+        """What one core could relay, were it only the server's."""
+        return 1000 / self.cpu_s_per_1k_chunks if self.cpu_s_per_1k_chunks else math.inf
+
+    @property
+    def memory_kib_per_stream(self) -> float:
+        peak_bytes = max(burst.memory_bytes or 0 for burst in self.served)
+        return (peak_bytes - self.idle_bytes) / 1024 / self.plan.streams
+
+    def line(self) -> str:
+        """What is shown while it runs."""
+        before_ms, after_ms = (1000 * percentile(ttfts(bursts), 50) for bursts in (self.direct, self.served))
+        paced = f" at {self.plan.chunks_per_s:g}/s" if self.plan.chunks_per_s else ""
+        return (
+            f"{self.asked}, {self.plan.streams} x {self.plan.tokens}{paced}: "
+            f"{_percent(statistics.median(self.ratios))} % of direct, TTFT {before_ms:.1f} → {after_ms:.1f} ms, "
+            f"{self.cpu_s_per_1k_chunks:.3f} CPU s per 1,000 chunks"
+        )
+
+
+def ttfts(bursts: Sequence[Burst]) -> list[float]:
+    return [one for burst in bursts for one in burst.ttft_s]
+
+
+def delays(bursts: Sequence[Burst]) -> list[float]:
+    return [one for burst in bursts for one in burst.delays_s]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least value that at least so many percent of them do not exceed. ValueError without values."""
+    if not values:
+        raise ValueError("no values")
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+# ---- tables -------------------------------------------------------------------------------------------------------
+
+
+def tables(compared: Sequence[Comparison]) -> list[str]:
+    """Times to first token, bursts as fast as they come, and, where the engine was told its pace, the delays."""
+    paced = [one for one in compared if one.plan.chunks_per_s is not None]
+    bursts = [one for one in compared if one not in paced and one.plan != FIRST_TOKEN]
+    lines = [*_first([one for one in compared if one.plan == FIRST_TOKEN]), "", *_bursts(bursts)]
+    return [*lines, "", *_paced(paced)] if paced else lines
+
+
+def _first(compared: Sequence[Comparison]) -> list[str]:
+    header = ["asked", "questions", "direct p50", "server p50", "added", "direct p95", "server p95", "added"]
+    rows = [[one.asked, len(one.direct), *_added(ttfts(one.direct), ttfts(one.served))] for one in compared]
+    return ["Warm time to first token at one stream, ms:", "", *table(header, rows)]
+
+
+def _bursts(compared: Sequence[Comparison]) -> list[str]:
+    header = [
+        "asked", "streams", "tokens each", "rounds", "direct tokens/s", "server tokens/s", "of direct", "rounds' range",
+        "CPU s per 1,000 chunks", "chunks/s per core",
+    ]  # fmt: skip
+    rows = [
+        [
+            one.asked, one.plan.streams, one.plan.tokens, len(one.direct), _speed(one.direct), _speed(one.served),
+            f"{_percent(statistics.median(one.ratios))} %",
+            f"{_percent(min(one.ratios))} to {_percent(max(one.ratios))} %", *_cost(one),
+        ]
+        for one in compared
+    ]  # fmt: skip
+    return ["Total tokens a second as fast as they come, medians of the rounds:", "", *table(header, rows)]
+
+
+def _paced(compared: Sequence[Comparison]) -> list[str]:
+    header = [
+        "streams", "chunks/s of each", "direct p50", "server p50", "added", "direct p95", "server p95", "added",
+        "CPU s per 1,000 chunks", "chunks/s per core", "KiB per stream",
+    ]  # fmt: skip
+    rows = [
+        [
+            one.plan.streams, f"{one.plan.chunks_per_s:g}", *_added(delays(one.direct), delays(one.served)),
+            *_cost(one), f"{one.memory_kib_per_stream:.0f}" if one.plan.streams >= HELD else None,
+        ]
+        for one in compared
+    ]  # fmt: skip
+    return [
+        "Streams at a set pace, each chunk by itself, all in the same moments as a batch makes them; from a",
+        "chunk sent by the engine to the same one read by the client, ms:",
+        "",
+        *table(header, rows),
+    ]
+
+
+def _added(direct: Sequence[float], served: Sequence[float]) -> list[str]:
+    """Both ways and their difference, at the median and at the 95th percentile, in ms."""
+    cells = []
+    for percent in (50, 95):
+        before_ms, after_ms = (1000 * percentile(values, percent) for values in (direct, served))
+        cells += [f"{before_ms:.1f}", f"{after_ms:.1f}", f"{after_ms - before_ms:+.1f}"]
+    return cells
+
+
+def _cost(one: Comparison) -> list[str]:
+    return [f"{one.cpu_s_per_1k_chunks:.3f}", f"{one.chunks_per_core_s:.0f}"]
+
+
+def _speed(bursts: Sequence[Burst]) -> str:
+    return f"{statistics.median(burst.tokens_per_s for burst in bursts):.0f}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.1f}"

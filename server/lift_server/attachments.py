@@ -1,0 +1,117 @@
+"""File parts with their bytes inside → the document they name: uploaded once, found again whenever it is resent.
+
+In: a Question, its body without the parts already. Out: the Question with its `document_id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from lift_config.contract import DocumentRecord, job_documents_redis_key, job_key
+from lift_server import documents
+from lift_server.decode import document_text
+from lift_server.dialects.dialect import FilePart
+from lift_server.errors import DocumentNotFound, InvalidRequest, TooLarge
+from lift_server.question import Question
+from lift_server.recipes import servable
+from lift_server.schemas import UploadFields
+from lift_server.state import State
+from lift_server.upload import Upload, accept
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A part's bytes."""
+
+    place: str
+    filename: str | None
+    content: bytes
+    sha256: str
+
+
+async def attach(state: State, question: Question) -> Question:
+    """Clients resend the part with each turn, so bytes that are the owner's document already are not taken in again."""
+    if not question.inline:
+        return question
+    inline = await asyncio.to_thread(_one, question.inline, state.settings.server.max_upload_bytes)
+    if question.document_id is not None:
+        document, _ = await documents.find(state, question.owner, question.document_id)
+        if document.sha256 != inline.sha256:
+            raise _two(inline.place)
+        return replace(question, inline=())
+    async with state.records.lock(f"inline {question.owner} {inline.sha256}"):
+        document = await _known(state, question, inline) or await _upload(state, question, inline)
+    return replace(question, document_id=document.id, inline=())
+
+
+def inline_bytes(question: Question) -> int:
+    """How much of the request's body its inline files are."""
+    return sum(len(part.data or "") for part in question.inline)
+
+
+def _one(parts: tuple[FilePart, ...], limit_bytes: int) -> Inline:
+    """Several may be given only where they are all the same."""
+    first, *others = (_decoded(part, limit_bytes) for part in parts)
+    for other in others:
+        if other.sha256 != first.sha256:
+            raise _two(other.place)
+    return first
+
+
+def _decoded(part: FilePart, limit_bytes: int) -> Inline:
+    place, data = f"{part.place}.file_data", part.data or ""
+    if data.startswith("data:"):
+        kind, comma, data = data.partition(",")
+        if not comma or not kind.endswith(";base64"):
+            raise InvalidRequest(f"{place}: a data URL must be data:<media type>;base64,<data>.", param=place)
+    try:
+        content = base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"{place}: is not valid base64.", param=place) from error
+    if len(content) > limit_bytes:
+        raise TooLarge("The file", limit_bytes)
+    return Inline(place, part.filename, content, hashlib.sha256(content).hexdigest())
+
+
+async def _known(state: State, question: Question, inline: Inline) -> DocumentRecord | None:
+    """The owner's document of these bytes that shares the job an upload of them would have."""
+    settings = state.settings
+    recipe = servable(settings, question.lift.recipe or settings.recipe, param="lift.recipe")
+    text = await asyncio.to_thread(document_text, inline.content, inline.place)
+    key = job_key(
+        owner=question.owner,
+        text=text,
+        title=None,
+        base_model=settings.model_name,
+        base_revision=settings.base_revision,
+        recipe=recipe,
+    )
+    for document_id in sorted(await state.records.redis.smembers(job_documents_redis_key(key))):
+        with suppress(DocumentNotFound):  # expired, or being deleted
+            document, _ = await documents.find(state, question.owner, str(document_id))
+            if document.sha256 == inline.sha256:
+                return document
+    return None
+
+
+async def _upload(state: State, question: Question, inline: Inline) -> DocumentRecord:
+    upload = Upload(
+        owner=question.owner,
+        content=inline.content,
+        param=inline.place,
+        filename=inline.filename,
+        fields=UploadFields(recipe=question.lift.recipe),
+        received_s=question.received_s,
+        traceparent=question.traceparent,
+    )
+    document, _ = await accept(state, upload)
+    return document
+
+
+def _two(place: str) -> InvalidRequest:
+    return InvalidRequest(f"{place}: another document is named as well; a question is about one.", param=place)

@@ -1,0 +1,56 @@
+"""Content parts that bring a document, taken out of messages: the engine never sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lift_server.dialects.dialect import FilePart, Json
+from lift_server.errors import InvalidRequest
+
+
+def without_files(
+    messages: list[Any], field: str, read: Callable[[Json, str], FilePart | None]
+) -> tuple[list[Any], list[FilePart]]:
+    """The messages, each without the parts that `read` knows as files; InvalidRequest where one is left empty."""
+    kept: list[Any] = []
+    files: list[FilePart] = []
+    for at, message in enumerate(messages):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            parts, found = _sorted(content, f"{field}[{at}].content", read)
+            if found and not parts:
+                place = f"{field}[{at}].content"
+                raise InvalidRequest(f"{place}: there is nothing beside the file; ask something.", param=place)
+            message, files = message | {"content": parts}, files + found
+        kept.append(message)
+    return kept, files
+
+
+def file_part(fields: Json, place: str) -> FilePart:
+    """By `file_id` or with `file_data`."""
+    if fields.get("file_url") is not None:
+        message = f"{place}.file_url: is not supported; send the file's data, or upload it and send its id."
+        raise InvalidRequest(message, param=f"{place}.file_url")
+    for name in ("file_id", "file_data", "filename"):
+        if not isinstance(fields.get(name), str | None):
+            raise InvalidRequest(f"{place}.{name}: must be a string.", param=f"{place}.{name}")
+    part = FilePart(place, fields.get("file_id"), fields.get("file_data"), fields.get("filename"))
+    if (part.file_id is None) == (part.data is None):
+        raise InvalidRequest(f"{place}: needs either file_id or file_data.", param=place)
+    return part
+
+
+def _sorted(
+    content: list[Any], place: str, read: Callable[[Json, str], FilePart | None]
+) -> tuple[list[Any], list[FilePart]]:
+    """What stays of a message's parts, and the files."""
+    parts: list[Any] = []
+    files: list[FilePart] = []
+    for at, part in enumerate(content):
+        file = read(part, f"{place}[{at}]") if isinstance(part, dict) else None
+        if file is None:
+            parts.append(part)
+        else:
+            files.append(file)
+    return parts, files

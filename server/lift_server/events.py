@@ -1,0 +1,47 @@
+"""A document's changes → server-sent events: its object now and whenever that changed, until nothing more will come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from lift_server import documents
+from lift_server.errors import DocumentNotFound, as_api_error
+from lift_server.schemas import DocumentDeleted, DocumentObject, document_object
+from lift_server.state import State
+from lift_server.watch import RECHECK_S
+
+
+async def document_events(state: State, owner: str, document_id: str, job_key: str) -> AsyncIterator[bytes]:
+    """All watchers of a process share its one subscription. A deletion is told as the route that deletes tells it."""
+    try:
+        with state.watcher.changes(job_key) as changed:
+            async for part in _changes(state, owner, document_id, changed):
+                yield part
+    except DocumentNotFound:
+        yield _event(DocumentDeleted(id=document_id).model_dump_json())
+    except Exception as error:  # noqa: BLE001 - the HTTP edge: the headers are gone, the envelope can still be sent
+        yield _event(json.dumps(as_api_error(error).envelope()))
+    yield _event("[DONE]")
+
+
+async def _changes(state: State, owner: str, document_id: str, changed: asyncio.Event) -> AsyncIterator[bytes]:
+    """Looks again every RECHECK_S: a message may be lost, and a document may expire."""
+    told: DocumentObject | None = None
+    while True:
+        changed.clear()
+        document, job = await documents.find(state, owner, document_id)
+        shown = document_object(document, job)
+        yield _event(shown.model_dump_json()) if shown != told else f": {shown.status}\n\n".encode()
+        if not job.unfinished:
+            return
+        told = shown
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECHECK_S):
+                await changed.wait()
+
+
+def _event(data: str) -> bytes:
+    return f"data: {data}\n\n".encode()

@@ -1,0 +1,145 @@
+"""File parts: by id, or with their bytes, which are one document however often they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from lift_config.prompts import frame
+
+BASE = "smollm2-135m-instruct"
+TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
+QUESTION = "What is the answer?"
+CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
+DATA = base64.b64encode(TEXT.encode()).decode()
+
+
+def file_part(route: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "file", "file": fields} if route == CHAT else {"type": "input_file", **fields}
+
+
+def text_part(route: str, text: str = QUESTION) -> dict[str, Any]:
+    return {"type": "text" if route == CHAT else "input_text", "text": text}
+
+
+async def ask(front_end: Any, route: str, *parts: Any, **more: Any) -> Any:
+    messages = [{"role": "user", "content": list(parts)}, *more.pop("after", [])]
+    body = {"model": BASE, "messages" if route == CHAT else "input": messages, **more}
+    return await front_end.client.post(route, json=body)
+
+
+async def documents(front_end: Any) -> list[str]:
+    return [one["id"] for one in (await front_end.client.get("/v1/documents")).json()["data"]]
+
+
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_by_id(front_end: Any, engine: Any, worker: Any, route: str, stream: bool) -> None:
+    document = await front_end.upload(TEXT)
+    adapter = await worker.train()
+    part = file_part(route, file_id=document["id"])
+    answer = await ask(front_end, route, part, text_part(route), stream=stream)
+    assert answer.status_code == 200, answer.text
+    assert document["id"] in answer.text
+    (asked,) = engine.asked
+    messages = [{"role": "user", "content": [text_part(route)]}]
+    assert asked["model"] == adapter.id
+    assert asked.get("messages" if route == CHAT else "input") == (frame(messages, None) if route == CHAT else messages)
+
+
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+@pytest.mark.parametrize("data", [DATA, f"data:text/plain;base64,{DATA}"])
+async def test_the_same_bytes_are_one_document(front_end: Any, engine: Any, worker: Any, route: str, data: str) -> None:
+    """A client resends the part with every turn."""
+    part = file_part(route, file_data=data, filename="bees.txt")
+    asking = asyncio.create_task(ask(front_end, route, part, text_part(route)))
+    await front_end.waits()
+    adapter = await worker.train()
+    first = (await asking).json()["lift"]
+    turns = [{"role": "assistant", "content": "42"}, {"role": "user", "content": "And why?"}]
+    again = (await ask(front_end, route, part, text_part(route), after=turns)).json()["lift"]
+    assert first["document_id"] == again["document_id"]
+    assert first["adapter_id"] == again["adapter_id"] == adapter.id
+    assert await documents(front_end) == [first["document_id"]]
+    looked = (await front_end.client.get(f"/v1/documents/{first['document_id']}")).json()
+    assert (looked["filename"], looked["bytes"]) == ("bees.txt", len(TEXT))
+    assert DATA not in json.dumps(engine.asked)
+
+
+async def test_many_at_once_are_one_document(front_end: Any) -> None:
+    part, lift = file_part(CHAT, file_data=DATA), {"mode": "context"}
+    answers = await asyncio.gather(*(ask(front_end, CHAT, part, text_part(CHAT), lift=lift) for _ in range(5)))
+    assert {answer.json()["lift"]["document_id"] for answer in answers} == set(await documents(front_end))
+    assert len(await documents(front_end)) == 1
+
+
+async def test_a_deleted_document_is_made_anew(front_end: Any) -> None:
+    part, lift = file_part(CHAT, file_data=DATA), {"mode": "context"}
+    first = (await ask(front_end, CHAT, part, text_part(CHAT), lift=lift)).json()["lift"]["document_id"]
+    await front_end.client.delete(f"/v1/documents/{first}")
+    again = (await ask(front_end, CHAT, part, text_part(CHAT), lift=lift)).json()["lift"]["document_id"]
+    assert again != first
+    assert await documents(front_end) == [again]
+
+
+async def test_data_beside_an_id_must_be_that_document(front_end: Any, engine: Any) -> None:
+    same, other = await front_end.upload(TEXT), await front_end.upload(TEXT + " And more.")
+    part, lift = file_part(CHAT, file_data=DATA), {"mode": "context"}
+    agreed = await ask(front_end, CHAT, part, text_part(CHAT), document_id=same["id"], lift=lift)
+    assert agreed.json()["lift"]["document_id"] == same["id"]
+    refused = await ask(front_end, CHAT, part, text_part(CHAT), document_id=other["id"], lift=lift)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].content[0].file.file_data")
+    assert len(engine.asked) == 1
+
+
+async def test_a_large_file_is_no_large_question(start: Any) -> None:
+    front_end = await start(server={"max_request_bytes": 1000, "max_upload_bytes": 3000})
+    lift = {"mode": "context"}
+    data = [base64.b64encode(TEXT.encode() * times).decode() for times in (50, 100)]
+    fits = await ask(front_end, CHAT, file_part(CHAT, file_data=data[0]), text_part(CHAT), lift=lift)
+    assert fits.status_code == 200, fits.text
+    for parts in ((file_part(CHAT, file_data=data[1]), text_part(CHAT)), (text_part(CHAT, "x" * 2000),)):
+        answer = await ask(front_end, CHAT, *parts, lift=lift)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+UNKNOWN, OTHER = "doc_" + "0" * 24, "doc_" + "1" * 24
+PDF = base64.b64encode(b"%PDF-1.7 and so on").decode()
+BAD: dict[str, tuple[list[dict[str, Any]], int, str]] = {
+    "a URL": ([{"file_url": "http://example.com/a.txt"}], 400, "[0].file_url"),
+    "neither": ([{"filename": "a.txt"}], 400, "[0]"),
+    "both": ([{"file_id": UNKNOWN, "file_data": DATA}], 400, "[0]"),
+    "an id that is a number": ([{"file_id": 5}], 400, "[0].file_id"),
+    "data that is a number": ([{"file_data": 5}], 400, "[0].file_data"),
+    "no base64": ([{"file_data": "not base64!"}], 400, "[0].file_data"),
+    "a data URL without base64": ([{"file_data": "data:text/plain,hello"}], 400, "[0].file_data"),
+    "a data URL without data": ([{"file_data": "data:text/plain;base64"}], 400, "[0].file_data"),
+    "nothing in it": ([{"file_data": ""}], 400, "[0].file_data"),
+    "a kind that is not read": ([{"file_data": PDF}], 415, "[0].file_data"),
+    "an unknown id": ([{"file_id": UNKNOWN}], 404, "document_id"),
+    "two ids": ([{"file_id": UNKNOWN}, {"file_id": OTHER}], 400, "document_id"),
+    "two texts": ([{"file_data": DATA}, {"file_data": PDF}], 400, "[1].file_data"),
+}
+
+
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+async def test_bad_parts_cost_nothing(front_end: Any, engine: Any, route: str) -> None:
+    place = "messages[0].content[{}].file" if route == CHAT else "input[0].content[{}]"
+    for name, (files, status, param) in BAD.items():
+        answer = await ask(front_end, route, *(file_part(route, **one) for one in files), text_part(route))
+        error = answer.json()["error"]
+        expected = place.format(param[1]) + param[3:] if param.startswith("[") else param
+        assert (answer.status_code, error["param"]) == (status, expected), (name, error)
+    assert engine.asked == await documents(front_end) == []
+
+
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+async def test_a_message_of_nothing_but_a_file(front_end: Any, engine: Any, route: str) -> None:
+    answer = await ask(front_end, route, file_part(route, file_data=DATA))
+    param = "messages[0].content" if route == CHAT else "input[0].content"
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert engine.asked == await documents(front_end) == []
