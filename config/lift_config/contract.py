@@ -20,7 +20,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
 | lift:key:{digest}            | STRING  | server, `keys` | server         | KeyRecord of lift_server; a copy  |
-| lift:keys                    | STRING  | server, `keys` | server         | grows with each copy; there: keys exist, all are copied |
+| lift:keys                    | STRING  | server, `keys` | server         | there: keys exist, all are copied |
 | lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
 | lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
