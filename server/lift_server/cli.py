@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "up":
         return _up()
     if args.command == "keys":
-        return _keys(args)
+        _leave(_keys(args))
     return _ask_server(args)
 
 
@@ -109,6 +109,14 @@ def _keys(args: argparse.Namespace) -> int:
             "lift-serve keys: Redis cannot be reached, so a running server may not know; run it again", file=sys.stderr
         )
     return 0 if told.is_done else 1
+
+
+def _leave(code: int) -> NoReturn:
+    """Without taking the interpreter down: a thread of obstore's that wants it in that moment aborts the process, and
+    what was done would look undone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _up() -> int:
