@@ -25,6 +25,7 @@ RESPONSES_ROUTE = "/v1/responses"
 CONNECT_S = 5.0
 CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
+SILENT_S = 600.0  # a stream without a word for so long is given up: the engine hangs. It may have queued for minutes
 IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
 TOO_LONG = re.compile(r"maximum (context|model) length|max_model_len", re.IGNORECASE)
 # What of a chat request shapes its prompt, by the names that /tokenize knows (vLLM's TokenizeChatRequest).
@@ -118,7 +119,8 @@ class Engine:
         self, url: str, route: str, body: Json, headers: Mapping[str, str]
     ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
         """The answer's events. Leaving the block closes the connection, upon which vLLM aborts the request."""
-        async with self._reply("POST", url + route, json=body, headers=headers) as reply:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
+        async with self._reply("POST", url + route, json=body, headers=headers, timeout=timeout) as reply:
             if reply.status != 200:
                 raise engine_error(reply.status, await _json(reply))
             yield _events(reply)

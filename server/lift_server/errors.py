@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,14 @@ class StorageUnavailable(ApiError):
         super().__init__(503, "Redis cannot be reached.", code="redis_unavailable", headers={"Retry-After": "2"})
 
 
+class ServerStopping(ApiError):
+    """For whoever waits for a training, or watches one; answers under way are finished."""
+
+    def __init__(self) -> None:
+        message = "The server is being stopped. Ask again when it is back: the training goes on."
+        super().__init__(503, message, code="server_stopping", headers={"Retry-After": "5"})
+
+
 class UploadNotFound(ApiError):
     """The same for a malformed id, an unknown one and another owner's."""
 
@@ -256,9 +265,17 @@ def install(app: FastAPI) -> None:
         return _bad_field({**first, "loc": first["loc"][1:]}).response()  # without FastAPI's "query", "body"
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
         code = HTTP_CODES.get(error.status_code, "http_error")
-        return ApiError(error.status_code, error.detail, code=code, headers=error.headers).response()
+        headers = {"Allow": _allowed(app, request)} if error.status_code == 405 else error.headers
+        return ApiError(error.status_code, error.detail, code=code, headers=headers).response()
+
+
+def _allowed(app: FastAPI, request: Request) -> str:
+    """The methods of all routes with this path; Starlette names those of the first one only."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in matching for method in route.methods or ()}))
 
 
 def _bad_field(error: Mapping[str, Any], prefix: str = "") -> InvalidRequest:

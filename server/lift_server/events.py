@@ -31,6 +31,7 @@ async def _changes(state: State, owner: str, document_id: str, changed: asyncio.
     """Looks again every RECHECK_S: a message may be lost, and a document may expire."""
     told: DocumentObject | None = None
     while True:
+        state.watcher.refuse_stopping()
         changed.clear()
         document, job = await documents.find(state, owner, document_id)
         shown = document_object(document, job)

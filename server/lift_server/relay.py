@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from lift_server.answer import Answer
 from lift_server.errors import EngineStopped, as_api_error
@@ -16,6 +16,7 @@ from lift_server.heard import Piece
 from lift_server.question import Json
 
 KEEP_ALIVE_S = 2.0  # below any proxy's patience; errors known within it still get their HTTP status
+UNREAD_S = 120.0  # a client that stays but takes nothing for so long holds the engine no longer
 
 T = TypeVar("T")
 
@@ -31,11 +32,12 @@ class AnswerStream(Response):
         self._answer = answer
         self._dialect = answer.question.dialect
         self._held: Json | None = None
+        self._sending_since_s: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with self._answer:
-                await unless_gone(receive, self._run(send))
+                await unless_gone(receive, self._run(self._noted(send)), self._is_not_read())
         finally:
             scope["state"]["tokens"] = self._answer.tokens
 
@@ -51,6 +53,23 @@ class AnswerStream(Response):
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
         await send({"type": "http.response.body", "body": self._dialect.DONE, "more_body": False})
+
+    def _noted(self, send: Send) -> Send:
+        """`send`, with a note of since when it has been waiting for the client."""
+        clock = asyncio.get_running_loop().time
+
+        async def noted(message: Message) -> None:
+            self._sending_since_s = clock()
+            await send(message)
+            self._sending_since_s = None
+
+        return noted
+
+    async def _is_not_read(self) -> None:
+        """Ends when one piece could not be written for UNREAD_S, twice that at most."""
+        clock = asyncio.get_running_loop().time
+        while self._sending_since_s is None or clock() - self._sending_since_s < UNREAD_S:
+            await asyncio.sleep(UNREAD_S)  # a timeout around every piece would cost more than the piece
 
     async def _begin(self, send: Send) -> None:
         self.headers.update(self._answer.server_timing())
@@ -110,19 +129,20 @@ class AnswerStream(Response):
             await asyncio.gather(finishing, return_exceptions=True)
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """`work`'s result; where the client goes first, `work` is cancelled and ClientDisconnect raised."""
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T], *given_up: Coroutine[Any, Any, None]) -> T:
+    """`work`'s result; where the client goes first, or one of `given_up` ends, `work` is cancelled and
+    ClientDisconnect raised."""
     task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
+    gone = [asyncio.create_task(one) for one in (_disconnected(receive), *given_up)]
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, *gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientDisconnect
         return await task
     finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        for one in (task, *gone):
+            one.cancel()
+        await asyncio.gather(task, *gone, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:

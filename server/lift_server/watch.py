@@ -16,7 +16,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from lift_config.contract import CHANGED_CHANNEL, JobRecord
-from lift_server.errors import DocumentNotFound
+from lift_server.errors import DocumentNotFound, ServerStopping
 from lift_server.records import Records
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class JobWatcher:
         self._on_change = on_change
         self._on_reconnect = on_reconnect
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._is_stopping = False
         self.subscribed = asyncio.Event()
 
     async def run(self) -> None:
@@ -71,6 +72,7 @@ class JobWatcher:
         deadline_s = clock() + within_s
         with self.changes(job_key) as changed:
             while True:
+                self.refuse_stopping()
                 changed.clear()
                 job = await self._records.job(job_key)
                 if job is None:
@@ -94,6 +96,17 @@ class JobWatcher:
             self._waiting[job_key].discard(changed)
             if not self._waiting[job_key]:
                 del self._waiting[job_key]
+
+    def stop(self) -> None:
+        """From now on nobody waits: trainings may take hours."""
+        self._is_stopping = True
+        for waiting in self._waiting.values():
+            for changed in waiting:
+                changed.set()
+
+    def refuse_stopping(self) -> None:
+        if self._is_stopping:
+            raise ServerStopping
 
     async def _listen(self, pubsub: PubSub) -> None:
         while True:
