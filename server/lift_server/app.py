@@ -24,6 +24,7 @@ from lift_server.hotload import Hotload
 from lift_server.keys import Keys
 from lift_server.metrics import Metrics
 from lift_server.middleware import Envelope
+from lift_server.openapi.document import Api
 from lift_server.passages import Passages
 from lift_server.records import Records
 from lift_server.recover import recover
@@ -46,7 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with _running(settings) as app.state.lift:
             yield
 
-    app = FastAPI(title="LIFT Serve", lifespan=lifespan, redirect_slashes=False)
+    app = Api(lifespan=lifespan, redirect_slashes=False)
     app.add_middleware(Access)
     app.add_middleware(Envelope)  # the outer one
     errors.install(app)

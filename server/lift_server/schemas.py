@@ -58,7 +58,7 @@ class UploadFields(_Request):
 class TextUpload(UploadFields):
     """An upload as JSON."""
 
-    text: Annotated[str, AfterValidator(_encodable)]
+    text: Annotated[str, AfterValidator(_encodable)] = Field(examples=["The keeper's dog is called Brisket."])
 
 
 class LiftOptions(_Request):

@@ -76,6 +76,7 @@ class FakeEngine:
         self.words = ["The", " answer", " is", " 42."]
         self.before: list[str | None] = []  # choices before the one that says these words
         self.own_answer = ""
+        self.refuses: Callable[[str, dict[str, Any]], str | None] = lambda route, body: None
         self.offers: dict[str, dict[str, Any]] = {}  # answers by route
         self.passed: list[bytes] = []
         self.scored: list[dict[str, Any]] = []
@@ -98,6 +99,11 @@ class FakeEngine:
             web.post("/{route:.*}", self._offered),  # last: whatever else this engine may offer
         ]
 
+    def _refusal(self, request: web.Request, body: dict[str, Any]) -> web.Response | None:
+        message = self.refuses(request.path, body)
+        error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+        return web.json_response({"error": error}, status=400) if message else None
+
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
 
@@ -109,9 +115,11 @@ class FakeEngine:
         body = await request.json()
         await asyncio.sleep(self.takes_s)
         assert body["model"] == BASE
+        if refusal := self._refusal(request, body):
+            return refusal
         if self.tokenize_error is not None:
             return web.json_response(self.tokenize_error, status=400)
-        texts = [message["content"] for message in body["messages"]] if "messages" in body else [body["prompt"]]
+        texts = [str(message.get("content")) for message in body.get("messages", ())] or [body["prompt"]]
         frames = len(body.get("messages", ())) * FRAME_TOKENS
         self.tokenized += texts
         words = [word for text in texts for word in WORD.findall(text)]
@@ -122,7 +130,9 @@ class FakeEngine:
     async def _detokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
         assert body["model"] == BASE
-        text = "".join(self.vocabulary[token] for token in body["tokens"])
+        if refusal := self._refusal(request, body):
+            return refusal
+        text = "".join(self.vocabulary[int(token)] for token in body["tokens"] if token < len(self.vocabulary))
         return web.json_response({"prompt": f"\ufffd{text}\ufffd" if self.half_letters else text})
 
     async def _load(self, request: web.Request) -> web.Response:
@@ -148,6 +158,8 @@ class FakeEngine:
         self.traceparents.append(request.headers.get("traceparent"))
         if self.error is not None:
             return web.json_response(self.error[1], status=self.error[0])
+        if refusal := self._refusal(request, body):
+            return refusal
         if body.get("stream"):
             return await self._stream(request, body)
         if self.gate is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, AsyncStream
 
-from lift_config.contract import job_redis_key
+from lift_config.contract import document_redis_key
 from lift_server import events
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -147,9 +147,8 @@ async def test_what_breaks_is_told_as_an_event(front_end: Any, worker: Any, redi
     document = await front_end.upload(TEXT)
     watcher = watch(document)
     await watcher.told()
-    job = await worker.newest_job()
-    await redis.hset(job_redis_key(job.key), "status", '"sleeping"')
-    await redis.publish("lift:changed", job.key)
+    await redis.hset(document_redis_key(document["id"]), "created_s", "spoilt")
+    await redis.publish("lift:changed", (await worker.newest_job()).key)
     assert (await watcher.told())["error"]["code"] == "internal_error"
     assert await watcher.told() == "data: [DONE]"
     await watcher.ended()

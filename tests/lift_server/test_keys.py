@@ -197,8 +197,8 @@ async def test_the_answer_to_a_large_upload_without_a_key_can_be_read(front_end:
 
 async def test_the_api_description_says_how_to_show_a_key(front_end: Any) -> None:
     described = (await front_end.client.get("/openapi.json")).json()
-    assert described["components"]["securitySchemes"]["API key"]["scheme"] == "bearer"
-    assert described["paths"]["/v1/documents"]["get"]["security"] == [{"API key": []}]
+    assert described["components"]["securitySchemes"]["api_key"]["scheme"] == "bearer"
+    assert described["paths"]["/v1/documents"]["get"]["security"] == [{"api_key": []}]
     assert "security" not in described["paths"]["/health"]["get"]
 
 
