@@ -109,15 +109,25 @@ class Access:
         rates = _headers(windows)
         scope["state"]["owner"] = caller.owner
 
+        charged = 0
+
+        async def charge() -> None:
+            nonlocal charged
+            tokens = scope["state"].get("tokens", 0) - charged
+            charged += tokens
+            await gate.charge(caller, tokens)
+
         async def send_with_rates(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(rates)
+            elif not message.get("more_body"):
+                await charge()  # who has the end may ask again at once
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_rates if rates else send)
         finally:
-            await gate.charge(caller, scope["state"].get("tokens", 0))
+            await charge()  # of an answer that was left
 
 
 async def _admitted(gate: Gate, request: Request) -> tuple[Caller, list[Window]]:

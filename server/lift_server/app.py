@@ -36,6 +36,8 @@ from lift_server.watch import JobWatcher
 if TYPE_CHECKING:
     from lift_server.tracing import Traces
 
+STOP_AGAIN_S = 1.0
+
 
 def create_app(settings: Settings) -> FastAPI:
     """ValueError without a Redis: only `lift-serve up` brings its own."""
@@ -97,6 +99,9 @@ def _traces(endpoint: str) -> Traces | None:
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
+    """Asked until it ends: on Python 3.11 `asyncio.wait_for`, and with it redis-py, can swallow a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=STOP_AGAIN_S)
     with suppress(asyncio.CancelledError):
-        await task
+        task.result()

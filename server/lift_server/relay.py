@@ -37,11 +37,11 @@ class AnswerStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with self._answer:
-                await unless_gone(receive, self._run(self._noted(send)), self._is_not_read())
+                await unless_gone(receive, self._run(scope, self._noted(send)), self._is_not_read())
         finally:
             scope["state"]["tokens"] = self._answer.tokens
 
-    async def _run(self, send: Send) -> None:
+    async def _run(self, scope: Scope, send: Send) -> None:
         opening = asyncio.create_task(self._answer.open())
         try:
             await asyncio.wait({opening}, timeout=KEEP_ALIVE_S)
@@ -52,6 +52,7 @@ class AnswerStream(Response):
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+        scope["state"]["tokens"] = self._answer.tokens  # before the end: they are charged with it
         await send({"type": "http.response.body", "body": self._dialect.DONE, "more_body": False})
 
     def _noted(self, send: Send) -> Send:
