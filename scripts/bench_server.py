@@ -28,7 +28,7 @@ from lift_config.prompts import frame
 
 INVENTED = ROOT / "tests" / "e2e" / "invented.json"
 API_KEY = "known-to-the-benchmark"
-THROUGHPUT = (Plan(streams=1, tokens=48), Plan(streams=8, tokens=32), Plan(streams=64, tokens=24))
+THROUGHPUT = (Plan(streams=1, tokens=48), Plan(streams=8, tokens=32), Plan(streams=64, tokens=96))
 AT_ONCE = (Plan(streams=1, tokens=30_000), Plan(streams=8, tokens=4000), Plan(streams=64, tokens=500))
 PACED = tuple(Plan(streams=64, tokens=5 * rate, chunks_per_s=rate) for rate in (5, 20, 40))
 

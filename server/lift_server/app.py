@@ -26,6 +26,7 @@ from lift_server.metrics import Metrics
 from lift_server.middleware import Envelope
 from lift_server.openapi.document import Api
 from lift_server.passages import Passages
+from lift_server.pool import connect
 from lift_server.records import Records
 from lift_server.recover import recover
 from lift_server.routes import ask, files, models, offered, operate, uploads
@@ -62,9 +63,9 @@ def create_app(settings: Settings) -> FastAPI:
 async def _running(settings: Settings) -> AsyncIterator[State]:
     async with AsyncExitStack() as resources:
         at_once = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))  # Redis was restarted meanwhile
-        redis = Redis.from_url(settings.redis_url, decode_responses=True, retry=at_once)
+        redis = connect(settings.redis_url, decode_responses=True, retry=at_once)
         resources.push_async_callback(redis.aclose)
-        blobs = Redis.from_url(settings.redis.blobs_url or settings.redis_url)
+        blobs = connect(settings.redis.blobs_url or settings.redis_url)
         resources.push_async_callback(blobs.aclose)
         channel = Redis.from_url(settings.redis_url, decode_responses=True, retry=Retry(NoBackoff(), 0))
         resources.push_async_callback(channel.aclose)

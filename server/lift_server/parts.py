@@ -189,8 +189,7 @@ async def _in_redis(state: State, keys: tuple[str, ...], change: Callable[[Pipel
     """`change` looks, then queues commands; again where one of `keys` changed meanwhile."""
     while True:
         with suppress(WatchError):
-            async with state.records.redis.pipeline() as pipe:
-                await pipe.watch(*keys)
+            async with state.records.transaction(*keys) as pipe:
                 await change(pipe)
                 await pipe.execute()
                 return

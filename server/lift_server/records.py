@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 import obstore
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
@@ -23,7 +22,6 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     MANIFEST_FILE,
-    REFINE_STREAM,
     WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
@@ -42,7 +40,9 @@ from lift_config.contract import (
 )
 from lift_config.phases import Phase, Timeline
 from lift_server.errors import ApiError
+from lift_server.pool import Transactions
 from lift_server.quota import Quota
+from lift_server.writes import write_document, write_job
 
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
@@ -54,6 +54,7 @@ class Records:
     def __init__(self, redis: Redis, store: ObjectStore) -> None:
         self.redis = redis
         self.store = store
+        self.transaction = Transactions(redis)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, job_key: str) -> asyncio.Lock:
@@ -153,8 +154,7 @@ class Records:
                 raise
 
     async def _add_to_redis(self, document: DocumentRecord, fresh: JobRecord, quota: Quota) -> JobRecord:
-        async with self.redis.pipeline() as pipe:
-            await pipe.watch(job_redis_key(fresh.key), quota.watched)
+        async with self.transaction(job_redis_key(fresh.key), quota.watched) as pipe:
             await quota.keep(document.size_bytes)
             known = await self.job(fresh.key)
             job = known or await self._sound_job(fresh.key) or fresh
@@ -190,8 +190,7 @@ class Records:
                     return await self._want_in_redis(job_key, recipe, received_s)
 
     async def _want_in_redis(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
-        async with self.redis.pipeline() as pipe:
-            await pipe.watch(job_redis_key(job_key), job_lease_redis_key(job_key))
+        async with self.transaction(job_redis_key(job_key), job_lease_redis_key(job_key)) as pipe:
             job = await self.job(job_key)
             if job is None or job.status is not Status.READY or job.version_of(recipe):
                 return job
@@ -215,8 +214,7 @@ class Records:
                 return await self._cancel_in_redis(job_key)
 
     async def _cancel_in_redis(self, job_key: str) -> JobRecord | None:
-        async with self.redis.pipeline() as pipe:
-            await pipe.watch(job_redis_key(job_key))
+        async with self.transaction(job_redis_key(job_key)) as pipe:
             job = await self.job(job_key)
             if job is None or not job.unfinished:
                 return job
@@ -249,8 +247,7 @@ class Records:
 
     async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
         job_key, users_key = document.job_key, job_documents_redis_key(document.job_key)
-        async with self.redis.pipeline() as pipe:
-            await pipe.watch(users_key, job_redis_key(job_key))
+        async with self.transaction(users_key, job_redis_key(job_key)) as pipe:
             is_last = not {str(user) for user in await self.redis.smembers(users_key)} - {document.id}
             job = await self.job(job_key) if is_last else None
             pipe.multi()  # type: ignore[no-untyped-call]
@@ -273,28 +270,6 @@ class Records:
         """Delete from the store; nothing happens where it is gone already."""
         with suppress(FileNotFoundError):
             await obstore.delete_async(self.store, path)
-
-
-def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
-    fields: dict[Any, Any] = {**document.to_redis()}  # redis-py's type for a mapping is invariant
-    pipe.hset(document_redis_key(document.id), mapping=fields)
-    pipe.zadd(DOCUMENTS_KEY, {document.id: document.created_s})
-    pipe.zadd(owner_redis_key(document.owner), {document.id: document.created_s})
-    pipe.sadd(job_documents_redis_key(document.job_key), document.id)
-
-
-def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:
-    """The whole record, and its place in the queue, or in `stream`, where it is to be trained."""
-    fields: dict[Any, Any] = {**job.to_redis()}
-    pipe.hset(job_redis_key(job.key), mapping=fields)
-    if job.unfinished:
-        pipe.xadd(stream or stream_of(job), {JOB_FIELD: job.key})
-    pipe.publish(CHANGED_CHANNEL, job.key)
-
-
-def stream_of(job: JobRecord) -> str:
-    """What can be asked already steps back for what cannot."""
-    return REFINE_STREAM if job.adapters else JOBS_STREAM
 
 
 def _wanted(job: JobRecord, by: JobRecord) -> JobRecord:

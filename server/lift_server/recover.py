@@ -26,7 +26,8 @@ from lift_config.contract import (
     job_redis_key,
 )
 from lift_server.keys import Keys
-from lift_server.records import Records, stream_of, write_document, write_job
+from lift_server.records import Records
+from lift_server.writes import stream_of, write_document, write_job
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +101,7 @@ async def _enqueue_lost(records: Records, keys: list[str]) -> int:
 
 
 async def _enqueue(records: Records, key: str) -> None:
-    async with records.redis.pipeline() as pipe:
-        await pipe.watch(job_redis_key(key))
+    async with records.transaction(job_redis_key(key)) as pipe:
         job = await records.job(key)
         if job is None or not job.unfinished or key in await _queued(records):
             return

@@ -1,0 +1,43 @@
+"""Records → commands in a pipeline; whoever executes it decides what they stand or fall with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio.client import Pipeline
+
+from lift_config.contract import (
+    CHANGED_CHANNEL,
+    DOCUMENTS_KEY,
+    JOB_FIELD,
+    JOBS_STREAM,
+    REFINE_STREAM,
+    DocumentRecord,
+    JobRecord,
+    document_redis_key,
+    job_documents_redis_key,
+    job_redis_key,
+    owner_redis_key,
+)
+
+
+def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
+    fields: dict[Any, Any] = {**document.to_redis()}  # redis-py's type for a mapping is invariant
+    pipe.hset(document_redis_key(document.id), mapping=fields)
+    pipe.zadd(DOCUMENTS_KEY, {document.id: document.created_s})
+    pipe.zadd(owner_redis_key(document.owner), {document.id: document.created_s})
+    pipe.sadd(job_documents_redis_key(document.job_key), document.id)
+
+
+def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:
+    """The whole record, and its place in the queue, or in `stream`, where it is to be trained."""
+    fields: dict[Any, Any] = {**job.to_redis()}
+    pipe.hset(job_redis_key(job.key), mapping=fields)
+    if job.unfinished:
+        pipe.xadd(stream or stream_of(job), {JOB_FIELD: job.key})
+    pipe.publish(CHANGED_CHANNEL, job.key)
+
+
+def stream_of(job: JobRecord) -> str:
+    """What can be asked already steps back for what cannot."""
+    return REFINE_STREAM if job.adapters else JOBS_STREAM
