@@ -363,7 +363,8 @@ class DocumentRecord:
 
 @dataclass(frozen=True)
 class UploadRecord:
-    """A file that comes in parts (/v1/uploads). `fields` are the document's, as they were sent; times Unix seconds."""
+    """A file that comes in parts (/v1/uploads). `fields` are the document's, as they were sent; times Unix seconds.
+    `document_id`: what it was completed to."""
 
     id: str
     owner: str
@@ -373,6 +374,7 @@ class UploadRecord:
     created_s: float
     status: Literal["pending", "completed", "cancelled"] = "pending"
     fields: dict[str, Any] = field(default_factory=dict)
+    document_id: str | None = None
 
     @property
     def expires_s(self) -> float:

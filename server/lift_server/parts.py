@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import secrets
 import time
@@ -32,7 +33,14 @@ from lift_config.contract import (
     upload_parts_redis_key,
     upload_redis_key,
 )
-from lift_server.errors import ApiError, InvalidRequest, TooManyUploads, UploadNotFound, UploadNotPending, validated
+from lift_server.errors import (
+    ApiError,
+    InvalidRequest,
+    TooManyUploads,
+    UploadNotFound,
+    UploadNotPending,
+    validated,
+)
 from lift_server.file_objects import UploadComplete, UploadCreate
 from lift_server.quota import Quota
 from lift_server.recipes import servable
@@ -78,10 +86,7 @@ async def find(state: State, owner: str, upload_id: str) -> UploadRecord:
 
 async def find_pending(state: State, owner: str, upload_id: str) -> UploadRecord:
     upload = await find(state, owner, upload_id)
-    if upload.status != "pending":
-        raise UploadNotPending(upload.status)
-    if upload.expires_s <= time.time():
-        raise UploadNotPending("expired")
+    _check_pending(upload)
     return upload
 
 
@@ -104,6 +109,7 @@ async def complete(
     state: State, upload: UploadRecord, wanted: UploadComplete, received_s: float, traceparent: str | None
 ) -> tuple[UploadRecord, DocumentRecord, JobRecord]:
     """The upload, and the document that its parts make. Where they make none, it is pending again."""
+    _check_pending(upload)
     await _check_parts(state, upload, wanted.part_ids)
     completed = await _end(state, upload, "completed")
     try:
@@ -121,6 +127,7 @@ async def complete(
     except BaseException:
         await _reopen(state, upload)
         raise
+    await state.records.redis.hset(upload_redis_key(upload.id), "document_id", json.dumps(document.id))
     await _forget_parts(state, upload)
     log.info("%s completed: %s", upload.id, document.id)
     return completed, document, job
@@ -154,6 +161,13 @@ def _check(state: State, wanted: UploadCreate) -> None:
         raise ApiError(413, message, code="too_large", param="bytes")
     check_base_model(state.settings, wanted)
     servable(state.settings, wanted.recipe or state.settings.recipe, param="recipe")
+
+
+def _check_pending(upload: UploadRecord) -> None:
+    if upload.status != "pending":
+        raise UploadNotPending(upload.status)
+    if upload.expires_s <= time.time():
+        raise UploadNotPending("expired")
 
 
 async def _check_parts(state: State, upload: UploadRecord, part_ids: tuple[str, ...]) -> None:

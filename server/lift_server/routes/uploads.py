@@ -6,7 +6,7 @@ import time
 
 from fastapi import APIRouter, Request
 
-from lift_server import parts
+from lift_server import documents, parts
 from lift_server.body import read_form, read_json
 from lift_server.errors import validated
 from lift_server.file_objects import (
@@ -42,8 +42,10 @@ async def add_part(upload_id: str, request: Request, state: CurrentState, owner:
 
 @router.post("/{upload_id}/complete")
 async def complete(upload_id: str, request: Request, state: CurrentState, owner: CurrentOwner) -> UploadObject:
-    upload = await parts.find_pending(state, owner, upload_id)
+    upload = await parts.find(state, owner, upload_id)
     wanted = validated(UploadComplete, await read_json(request, BODY_BYTES))
+    if upload.document_id is not None:  # asked again, as an SDK does where the answer was lost
+        return upload_object(upload, file_object(*await documents.find(state, owner, upload.document_id)))
     completed, document, job = await parts.complete(state, upload, wanted, received_s(request), traceparent(request))
     return upload_object(completed, file_object(document, job))
 
