@@ -42,5 +42,8 @@ def engine(product: Product) -> Settings:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that end the product come after all others: a vLLM takes most of a minute to start."""
-    items.sort(key=lambda item: item.path.name == "test_restart.py")
+    """Tests that end the product come after all others: a vLLM takes most of a minute to start. The first API key
+    closes it to whoever has none, so the tests of keys come after those too."""
+    last = ("e2e/test_restart.py", "e2e/test_keys.py")  # elsewhere too there is a test_keys.py
+    order = {place: number for number, place in enumerate(last, 1)}
+    items.sort(key=lambda item: order.get("/".join(item.path.parts[-2:]), 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +56,12 @@ class Trained:
     @property
     def job_key(self) -> str:
         return self.adapter_id.partition("-")[0]
+
+
+@dataclass(frozen=True)
+class Key:
+    id: str
+    secret: str
 
 
 class Product:
@@ -132,6 +139,21 @@ class Product:
 
     def log(self, name: str) -> str:
         return (self.home / "logs" / f"{name}.log").read_text(errors="replace")
+
+    def create_key(self, name: str, *limits: str) -> Key:
+        """From the first one on, whoever shows none is refused. `limits` as on the command line."""
+        done = self._keys("create", name, *limits)
+        (key_id,) = set(re.findall(r"key_[0-9a-f]+", done.stderr))
+        return Key(key_id, done.stdout.strip())
+
+    def revoke_key(self, key: Key) -> None:
+        self._keys("revoke", key.id)
+
+    def _keys(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = (UP[0], "keys", *arguments)
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
 
     def _environment(self) -> dict[str, str]:
         """No setting of the machine that runs the tests gets in."""
