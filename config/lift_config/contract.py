@@ -54,6 +54,20 @@ from lift_config.phases import Timeline
 from lift_config.prompts import PROMPT_VERSION
 from lift_config.recipe import Recipe, load_recipes
 
+# ---- owners -----------------------------------------------------------------------------------------------
+
+DEFAULT_OWNER = "default"  # the one owner there is without API keys
+
+
+def cache_salt(owner: str, given: str = "") -> str | None:
+    """What sets `owner`'s part of the engine's prefix cache apart (vLLM's `cache_salt`), and within it what the owner
+    salted with `given`: how soon the engine answers, and how many prompt tokens it found computed, shows nobody what
+    others sent. None for the default owner, who is alone."""
+    if owner == DEFAULT_OWNER:
+        return None
+    return hashlib.sha256(f"{owner} {given}".encode()).hexdigest()
+
+
 # ---- Redis keys -------------------------------------------------------------------------------------------
 
 JOBS_STREAM = "lift:jobs"

@@ -15,14 +15,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lift_config.contract import KEYS_KEY, key_redis_key
+from lift_config.contract import DEFAULT_OWNER, KEYS_KEY, key_redis_key
 from lift_config.settings import LimitSettings
 from lift_server import limits
 from lift_server.body import drain
 from lift_server.errors import ApiError, ApiKeysRequired, InvalidApiKey, StorageUnavailable
 from lift_server.keys import KeyRecord, Keys, digest_of
 from lift_server.limits import Window
-from lift_server.owner import DEFAULT_OWNER
 from lift_server.peer import is_local
 
 log = logging.getLogger(__name__)

@@ -22,9 +22,8 @@ from obstore.store import ObjectStore
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from lift_config.contract import KEYS_KEY, key_path, key_redis_key, limits_redis_key
+from lift_config.contract import DEFAULT_OWNER, KEYS_KEY, key_path, key_redis_key, limits_redis_key
 from lift_config.settings import LimitSettings
-from lift_server.owner import DEFAULT_OWNER
 
 log = logging.getLogger(__name__)
 

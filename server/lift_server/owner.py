@@ -10,7 +10,6 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-DEFAULT_OWNER = "default"  # the one owner there is without API keys
 BEARER = HTTPBearer(
     scheme_name="api_key", description="An API key. Needed as soon as the operator has made one.", auto_error=False
 )  # for the OpenAPI document alone

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from lift_config.contract import DOCUMENT_ID
+from lift_config.contract import DOCUMENT_ID, cache_salt
 from lift_config.settings import Settings
 from lift_server.dialects.dialect import Dialect, FilePart
 from lift_server.errors import InvalidRequest, ModelNotFound, validated
-from lift_server.owner import DEFAULT_OWNER
 from lift_server.recipes import servable
 from lift_server.schemas import LiftOptions
 
@@ -99,11 +97,12 @@ def _model(settings: Settings, model: Any) -> tuple[str, str | None]:
 
 
 def _salted(body: Json, owner: str) -> Json:
-    """With the engine's prefix cache to itself: how soon an answer comes shows nobody what others have asked about."""
+    """With the engine's prefix cache to itself; what is no salt is left for the engine to refuse."""
     given = body.get("cache_salt")
-    if owner == DEFAULT_OWNER or not isinstance(given, str | None):
+    if not isinstance(given, str | None):
         return body
-    return body | {"cache_salt": hashlib.sha256(f"{owner} {given or ''}".encode()).hexdigest()}
+    salt = cache_salt(owner, given or "")
+    return body | {"cache_salt": salt} if salt else body
 
 
 def _document_id(named: dict[str, Any]) -> str | None:

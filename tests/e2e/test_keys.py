@@ -33,8 +33,8 @@ class Holder:
     key: Key
     client: OpenAI
 
-    def upload(self, text: str) -> Json:
-        body = {"text": text, "title": "Orvel", "recipe": "sketch"}
+    def upload(self, text: str, recipe: str = "sketch") -> Json:
+        body = {"text": text, "title": "Orvel", "recipe": recipe}
         document: Any = self.client.post("/documents", cast_to=object, body=body)
         return dict(document)
 
@@ -231,6 +231,12 @@ def test_the_same_content_is_trained_for_b_too_and_looks_new(b: Holder, of_a: Js
     assert product.log("worker-0").count(f"job {job_key}: claimed, attempt 1") == 1
     answer = chat(b.client, extra_body={"document_id": same["id"]})
     assert answer.model_extra["lift"]["adapter_id"] == ready["adapter"]["id"]
+
+
+def test_what_synthesis_cost_does_not_show_that_a_had_the_text(a: Holder, b: Holder) -> None:
+    """The prompts for a text that A had trained are in the engine's prefix cache, but not for B."""
+    of_a, of_b = (one.ready(one.upload(LONG, "fast")["id"])["synthesis"] for one in (a, b))
+    assert of_b["computed_prompt_tokens"] > of_a["computed_prompt_tokens"] / 2
 
 
 def told(document: Json) -> Json:

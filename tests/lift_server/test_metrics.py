@@ -11,6 +11,7 @@ from tests.lift_server.facts import published_job, refined_job
 
 from lift_config.contract import (
     DEAD_STREAM,
+    DEFAULT_OWNER,
     JOBS_GROUP,
     JOBS_STREAM,
     REFINE_STREAM,
@@ -21,7 +22,6 @@ from lift_config.contract import (
 from lift_config.settings import SloSettings
 from lift_server import gauges
 from lift_server.metrics import Metrics, Objective
-from lift_server.owner import DEFAULT_OWNER
 
 TEXT = "The lighthouse at Varn Point was built in 1874 by Edda Holm."
 

@@ -34,11 +34,11 @@ class FakeGenerator:
     async def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    async def question(self, prompt: str, seed: int) -> Completion:
+    async def question(self, prompt: str, seed: int, salt: str | None) -> Completion:
         await self.hold.wait()
         return Completion(self._question, 0.0, USAGE)
 
-    async def answer(self, prompt: str) -> Completion:
+    async def answer(self, prompt: str, salt: str | None) -> Completion:
         await self.hold.wait()
         return Completion(self._answer, -0.1, USAGE)
 

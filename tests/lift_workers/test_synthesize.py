@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from lift_config.contract import SynthesisUsage
+from lift_config.contract import DEFAULT_OWNER, SynthesisUsage, cache_salt
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.segment import Segment
 from lift_workers.jobs import JobFailed
@@ -77,8 +77,8 @@ def recipe(**changes: object) -> Recipe:
     return load_recipes()["fast"].model_copy(update=changes)
 
 
-def of(segments: list[Segment], generator: Generator) -> Synthesis:
-    return Synthesis(segments, generator, title=TITLE, seed=0)
+def of(segments: list[Segment], generator: Generator, owner: str = DEFAULT_OWNER) -> Synthesis:
+    return Synthesis(segments, generator, owner=owner, title=TITLE, seed=0)
 
 
 async def tasks_of(url: str, segments: list[Segment], recipe: Recipe, concurrency: int = 4) -> list[SyntheticTask]:
@@ -145,6 +145,25 @@ async def test_first_tasks_come_before_the_last_questions(start: Start) -> None:
         await anext(tasks)
         assert engine.requests < 20
         await tasks.aclose()  # type: ignore[attr-defined] # an AsyncGenerator, promised as an AsyncIterator
+
+
+async def test_each_owner_has_the_engines_prefix_cache_to_itself(start: Start) -> None:
+    """Else the usage would tell that somebody else's document has the same text."""
+    salts: list[object] = []
+
+    def handler(body: dict[str, object]) -> Reply:
+        salts.append(body.get("cache_salt"))
+        return text(" is the supply ship called?")(body)
+
+    _, url = await start(handler)
+    seen = {}
+    async with Generator([url], "", "base", 4) as generator:
+        for owner in ("owner_a", "owner_b", DEFAULT_OWNER):
+            salts.clear()
+            assert [task async for task in of([SHIP], generator, owner).tasks(recipe(), lambda _: None)]
+            seen[owner] = set(salts)
+    assert seen == {owner: {cache_salt(owner)} for owner in seen}
+    assert len(set.union(*seen.values())) == 3
 
 
 async def test_a_wrong_engine_fails_the_job_for_good(start: Start) -> None:

@@ -101,8 +101,13 @@ class Course:
             telling.start(Phase.SEGMENT)
             self._segments = await asyncio.to_thread(segment, self._text)
             telling.end(Phase.SEGMENT)
-            title, seed = telling.job.title, self._recipe.seed
-            self._synthesis = Synthesis(self._segments, self._generator, title=title, seed=seed)
+            self._synthesis = Synthesis(
+                self._segments,
+                self._generator,
+                owner=telling.job.owner,
+                title=telling.job.title,
+                seed=self._recipe.seed,
+            )
         stages = self._recipe.stages()
         recipe, before = stages[self._stages_done], stages[: self._stages_done]
         recipe = recipe.model_copy(update={"seed": self._recipe.seed})

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from lift_config.contract import SynthesisUsage
+from lift_config.contract import SynthesisUsage, cache_salt
 from lift_config.recipe import Recipe
 from lift_config.segment import Segment
 from lift_workers.filters import is_grounded, is_supported, words_only
@@ -119,8 +119,8 @@ class Generator:
     ) -> None:
         await self._session.close()
 
-    async def question(self, prompt: str, seed: int) -> Completion:
-        """One sampled continuation of `prompt` up to a question mark."""
+    async def question(self, prompt: str, seed: int, salt: str | None) -> Completion:
+        """One sampled continuation of `prompt` up to a question mark. `salt`: contract.cache_salt."""
         body = {
             "prompt": prompt,
             "seed": seed,
@@ -129,13 +129,13 @@ class Generator:
             "stop": [*QUESTION_MARKS, "\n"],
             "include_stop_str_in_output": True,
         }
-        written = await self._complete(body)
+        written = await self._complete(body, salt)
         return written if written.text.endswith(QUESTION_MARKS) else replace(written, text="")
 
-    async def answer(self, prompt: str) -> Completion:
+    async def answer(self, prompt: str, salt: str | None) -> Completion:
         """The likeliest rest of the line."""
         body = {"prompt": prompt, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0, "stop": ["\n"], "logprobs": 0}
-        return await self._complete(body)
+        return await self._complete(body, salt)
 
     async def count_tokens(self, text: str) -> int:
         """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), however many; or SampleRefused."""
@@ -154,8 +154,10 @@ class Generator:
         except aiohttp.ClientError:
             return False
 
-    async def _complete(self, body: dict[str, Any]) -> Completion:
+    async def _complete(self, body: dict[str, Any], salt: str | None) -> Completion:
         """An empty one where this request was refused: a bad sample costs only itself."""
+        if salt:
+            body["cache_salt"] = salt
         async with self._slots:
             try:
                 reply = await self._post("/v1/completions", body)
@@ -206,10 +208,13 @@ class _Written:
 
 class Synthesis:
     """The writing of one document's tasks, over several stages: a later one asks only for what earlier ones have not
-    got. `usage` grows with every reply."""
+    got. `usage` grows with every reply; what other owners' texts cost is not to be seen in it."""
 
-    def __init__(self, segments: Sequence[Segment], generator: Generator, *, title: str | None, seed: int) -> None:
+    def __init__(
+        self, segments: Sequence[Segment], generator: Generator, *, owner: str, title: str | None, seed: int
+    ) -> None:
         self._segments, self._generator, self._title, self._seed = segments, generator, title, seed
+        self._salt = cache_salt(owner)
         self._written = {segment.number: _Written() for segment in segments}
         self.usage = SynthesisUsage()
 
@@ -263,12 +268,12 @@ class Synthesis:
         start = STARTS[sample % len(STARTS)]
         begun = f" {start}" if start else ""
         own_seed = (self._seed * SEED_STRIDE + segment.number * len(STARTS) ** 3 + sample) % 2**31
-        rest = self._counted(await self._generator.question(f"{_prompt(segment)}{begun}", own_seed)).text
+        rest = self._counted(await self._generator.question(f"{_prompt(segment)}{begun}", own_seed, self._salt)).text
         return f"{start} {rest}".strip() if rest else ""
 
     async def _answered(self, segment: Segment, question: str) -> tuple[float, SyntheticTask] | None:
         """None where the answer is no good."""
-        told = self._counted(await self._generator.answer(f"{_prompt(segment)} {question}\nAnswer:"))
+        told = self._counted(await self._generator.answer(f"{_prompt(segment)} {question}\nAnswer:", self._salt))
         answer = told.text.rstrip(".").strip(" \"“”'")
         good = is_supported(answer, told.score, question, segment)
         return (told.score, SyntheticTask(segment.number, question, answer)) if good else None
