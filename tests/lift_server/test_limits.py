@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,45 @@ async def test_tokens_are_charged_when_they_are_known(front_end: Any, redis: Any
     assert (await mine.upload(TEXT)).status_code == 200
     await ended(redis, "tokens", mine)
     assert (await mine.ask()).status_code == 200
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_who_has_the_end_of_an_answer_has_been_charged(front_end: Any, redis: Any, is_stream: bool) -> None:
+    """Else a client that asks again at once is let in with tokens that are spent."""
+    mine = await holder(front_end, tokens_per_minute=1000)
+    question = {"model": BASE, "messages": [{"role": "user", "content": "?"}], "stream": is_stream}
+    bodies = [json.dumps(question).encode()]
+    charged = []
+
+    async def receive() -> dict[str, Any]:
+        if not bodies:
+            await asyncio.Event().wait()  # the client stays
+        return {"type": "http.request", "body": bodies.pop()}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            charged.append(int(await redis.get(window_redis_key("tokens", mine.record.digest)) or 0))
+
+    await front_end.app(asked_of_the_app("/v1/chat/completions", mine), receive, send)
+    assert charged == [ANSWER_TOKENS]
+
+
+def asked_of_the_app(path: str, mine: Holder) -> dict[str, Any]:
+    """A POST as uvicorn hands it on (ASGI 3)."""
+    headers = {**mine.headers, "Content-Type": "application/json"}
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "state": {},
+    }
 
 
 async def test_a_stream_that_is_left_is_charged_for_what_came(front_end: Any, engine: Any, redis: Any) -> None:
