@@ -20,6 +20,7 @@ from lift_config.recipe import Recipe
 from lift_workers.encode import Pack, TrainingExample, pack
 from lift_workers.lora import Adapter, inject
 from lift_workers.loss import weighted_loss
+from lift_workers.norm import replace_norms
 from lift_workers.tree import ATTENTION
 
 WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
@@ -61,6 +62,7 @@ class WarmTrainer:
 
     def _use(self, model: Any) -> None:
         model.requires_grad_(False)
+        replace_norms(model)
         self._model, self._layers = model, inject(model)
         self._adapter: Adapter | None = None
         self._recipe: Recipe | None = None
