@@ -45,7 +45,8 @@ class _FrozenRMSNorm(torch.autograd.Function):
         inverse = torch.linalg.vector_norm(x32, dim=-1, keepdim=True).square_().div_(size).add_(epsilon).rsqrt_()
         normed = x32 * inverse  # not in place: x32 is x itself where that is float32
         ctx.save_for_backward(normed, inverse, weight)
-        return normed.to(x.dtype) * weight
+        out: torch.Tensor = normed.to(x.dtype) * weight
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
