@@ -316,7 +316,7 @@ class JobRecord:
 
     def to_redis(self) -> dict[str, str]:
         """The HASH's fields. A worker writes a few of them: `{f: record.to_redis()[f] for f in …}`."""
-        values = asdict(self) | {"timeline": json.loads(self.timeline.to_json())}
+        values = asdict(self) | {"timeline": self.timeline.to_values()}
         return {name: json.dumps(value) for name, value in values.items()}
 
     @classmethod
@@ -326,7 +326,7 @@ class JobRecord:
         values["status"] = Status(values["status"])
         values.setdefault("unfinished", values["status"] in ACTIVE)  # records of version 0.1
         values["progress"] = Progress(**values["progress"])
-        values["timeline"] = Timeline.from_json(json.dumps(values["timeline"]))
+        values["timeline"] = Timeline.from_values(values["timeline"])
         values["adapters"] = tuple(AdapterRecord(**adapter) for adapter in values["adapters"])
         values["synthesis"] = SynthesisUsage(**values.get("synthesis", {}))
         values["error"] = Failure(**values["error"]) if values["error"] else None

@@ -6,7 +6,6 @@ Out: `{phase: {"start_s", "end_s"}}`, seconds from one origin. Phases overlap an
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +29,14 @@ class Phase(StrEnum):
     PREFILL = "prefill"  # request sent to the engine → first token back
 
 
+Span = tuple[float, float | None]  # start and end in Unix seconds; no end: it still runs
+
+
 @dataclass
 class Timeline:
-    """Spans in Unix seconds; an end of None is a phase still running."""
+    """When each phase began and ended."""
 
-    spans: dict[Phase, tuple[float, float | None]] = field(default_factory=dict)
+    spans: dict[Phase, Span] = field(default_factory=dict)
 
     def start(self, phase: Phase, at_s: float | None = None) -> None:
         """Open `phase`; a phase started twice (a retry) keeps its first start."""
@@ -71,12 +73,13 @@ class Timeline:
             if end_s is None or end_s >= origin_s
         }
 
-    def to_json(self) -> str:
-        return json.dumps({phase.value: span for phase, span in self.spans.items()})
+    def to_values(self) -> dict[str, Span]:
+        """What JSON can hold of it."""
+        return {phase.value: span for phase, span in self.spans.items()}
 
     @classmethod
-    def from_json(cls, text: str) -> Timeline:
-        return cls({Phase(name): (start_s, end_s) for name, (start_s, end_s) in json.loads(text).items()})
+    def from_values(cls, values: dict[str, Span]) -> Timeline:
+        return cls({Phase(name): (start_s, end_s) for name, (start_s, end_s) in values.items()})
 
 
 def _now(at_s: float | None) -> float:

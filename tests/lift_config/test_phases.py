@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from lift_config.phases import Phase, Timeline
@@ -43,4 +45,4 @@ def test_what_users_see_starts_at_their_upload() -> None:
 
 def test_a_timeline_survives_json() -> None:
     timeline = Timeline({Phase.QUEUE: (1795430400.123456, 1795430401.5), Phase.TRAIN: (1795430402.0, None)})
-    assert Timeline.from_json(timeline.to_json()) == timeline
+    assert Timeline.from_values(json.loads(json.dumps(timeline.to_values()))) == timeline

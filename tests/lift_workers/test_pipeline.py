@@ -139,14 +139,14 @@ async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
     run = Run(trainer := FakeTrainer(), FakeGenerator())
     assert await run.stage() == "sketch"
     assert not run.course.done
-    draft_timeline = run.job.timeline.to_json()
+    draft_timeline = run.job.timeline.to_values()
     run.published()
     assert await run.stage() == "balanced"
     assert run.course.done
     assert len(trainer.of("begin")) == len(trainer.of("finish")) == 1
     assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["sketch", "balanced"]
     assert len(set(trainer.questions())) == len(trainer.questions()) == run.job.progress.tasks
-    assert run.job.timeline.to_json() == draft_timeline  # the phases are those of the way to the first version
+    assert run.job.timeline.to_values() == draft_timeline  # the phases are those of the way to the first version
     assert run.job.progress.phase == "refine"
 
 
