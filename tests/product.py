@@ -65,17 +65,20 @@ class Key:
 
 
 class Product:
-    """One home, in which `up` is started, ended and started again. Its Redis is the embedded one."""
+    """One home, in which `up` is started, ended and started again. Its Redis is the embedded one. `environment` is put
+    over what all of them have."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, environment: dict[str, str] | None = None) -> None:
         self.home = home
+        self._given = environment or {}
         self._server_port, self._engine_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._server_port}"
         self.engine_url = f"http://127.0.0.1:{self._engine_port}"
         self._up: subprocess.Popen[bytes] | None = None
         models = ROOT / ".lift" / "models"  # the base model is prepared once for all runs
         models.mkdir(parents=True, exist_ok=True)
-        (home / "models").symlink_to(models)
+        with suppress(FileExistsError):  # a home that was used before
+            (home / "models").symlink_to(models)
 
     @property
     def settings(self) -> Settings:
@@ -113,6 +116,11 @@ class Product:
         finally:
             self._up.kill()  # its watcher ends the rest
         assert not [process for process in living() if process.session in sessions]
+
+    def end(self) -> None:
+        """Whatever came before, nothing of it runs on; nothing to do after `stop`."""
+        if self._up is not None and self._up.poll() is None:
+            self.kill()
 
     def kill(self) -> None:
         """`kill -9` of `up`; returns when nothing of it is left."""
@@ -167,6 +175,7 @@ class Product:
             "LIFT_ENGINE__API_KEY": API_KEY,
             "LIFT_ENGINE__MAX_LORAS": str(MAX_LORAS),
             "LIFT_ENGINE__MAX_CPU_LORAS": str(MAX_CPU_LORAS),
+            **self._given,
         }
 
     def _sessions(self) -> set[int]:

@@ -21,6 +21,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
 | lift:key:{digest}            | STRING  | server, `keys` | server         | KeyRecord of lift_server; a copy  |
 | lift:keys                    | STRING  | server, `keys` | server         | there: keys exist, all are copied |
+| lift:whole                   | STRING  | server         | server         | there: all that the store has is here |
 | lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
 | lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
@@ -80,6 +81,7 @@ DOCUMENTS_KEY = "lift:documents"
 WORKER_PREFIX = "lift:worker:"
 UPLOAD_OPEN_S = 3600  # parts older than that belong to no open upload
 KEYS_KEY = "lift:keys"
+WHOLE_KEY = "lift:whole"
 SPEEDS_KEPT = 20
 CHUNK_BYTES = 4 * 2**20
 MANIFEST_FIELD = "manifest"

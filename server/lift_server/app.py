@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lift_config.settings import Settings
-from lift_server import documents, errors, gauges
+from lift_server import documents, errors, gauges, janitor
 from lift_server.access import Access, Gate
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
@@ -85,7 +85,12 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         )
         resources.push_async_callback(hotload.close)
         await recover(records, keys)
-        for work in (watcher.run(), documents.sweep_for_ever(state), gauges.count_for_ever(state)):
+        for work in (
+            watcher.run(),
+            documents.sweep_for_ever(state),
+            gauges.count_for_ever(state),
+            janitor.clean_for_ever(records),
+        ):
             task = asyncio.create_task(work)
             resources.push_async_callback(_stop, task)
         yield state

@@ -189,7 +189,8 @@ class ResponseNotFound(ApiError):
 
 class StorageUnavailable(ApiError):
     def __init__(self) -> None:
-        super().__init__(503, "Redis cannot be reached.", code="redis_unavailable", headers={"Retry-After": "2"})
+        message = "Redis cannot be reached, or has lost its data and is being filled from the store."
+        super().__init__(503, message, code="redis_unavailable", headers={"Retry-After": "2"})
 
 
 class ServerStopping(ApiError):

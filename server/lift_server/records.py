@@ -6,7 +6,7 @@ In: records. Out: records. The store is written before Redis, so Redis can alway
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import obstore
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
@@ -22,6 +23,7 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     MANIFEST_FILE,
+    WHOLE_KEY,
     WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
@@ -39,7 +41,7 @@ from lift_config.contract import (
     text_path,
 )
 from lift_config.phases import Phase, Timeline
-from lift_server.errors import ApiError
+from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
 from lift_server.writes import write_document, write_job
@@ -64,23 +66,27 @@ class Records:
     # ---- reading ----
 
     async def document(self, document_id: str) -> DocumentRecord | None:
-        return (await self.documents([document_id]))[0]
+        """StorageUnavailable where Redis has lost its data and is not filled again yet: nothing is missing for sure."""
+        fields = await self._whole(lambda pipe: pipe.hgetall(document_redis_key(document_id)))
+        return DocumentRecord.from_redis(fields) if fields else None
 
     async def documents(self, document_ids: Iterable[str]) -> list[DocumentRecord | None]:
         hashes = await self._hashes(document_redis_key(document_id) for document_id in document_ids)
         return [DocumentRecord.from_redis(fields) if fields else None for fields in hashes]
 
     async def job(self, job_key: str) -> JobRecord | None:
-        return (await self.jobs([job_key]))[0]
+        """StorageUnavailable as in `document`."""
+        fields = await self._whole(lambda pipe: pipe.hgetall(job_redis_key(job_key)))
+        return JobRecord.from_redis(fields) if fields else None
 
     async def jobs(self, job_keys: Iterable[str]) -> list[JobRecord | None]:
         hashes = await self._hashes(job_redis_key(job_key) for job_key in job_keys)
         return [JobRecord.from_redis(fields) if fields else None for fields in hashes]
 
     async def ids(self, owner: str | None, *, start: int, count: int, newest_first: bool) -> list[str]:
-        """Ids of the owner's documents, None: of everybody's, by time of upload."""
+        """Ids of the owner's documents, None: everybody's, by time of upload. StorageUnavailable as in `document`."""
         key = DOCUMENTS_KEY if owner is None else owner_redis_key(owner)
-        found = await self.redis.zrange(key, start, start + count - 1, desc=newest_first)
+        found = await self._whole(lambda pipe: pipe.zrange(key, start, start + count - 1, desc=newest_first))
         return [str(member) for member in found]
 
     async def rank(self, owner: str, document_id: str, *, newest_first: bool) -> int | None:
@@ -92,6 +98,10 @@ class Records:
         content = await self.read(job_path(job_key))
         return None if content is None else JobRecord.from_json(content)
 
+    async def are_whole(self) -> bool:
+        """Whether Redis has all that the store has (recover.py)."""
+        return bool(await self.redis.exists(WHOLE_KEY))
+
     async def text(self, job_key: str) -> str | None:
         content = await self.read(text_path(job_key))
         return None if content is None else content.decode()
@@ -99,6 +109,10 @@ class Records:
     async def text_bytes(self, job_key: str) -> int | None:
         """How large the normalised text is; None where there is none."""
         return await self._size_bytes(text_path(job_key))
+
+    async def users(self, job_key: str) -> set[str]:
+        """The ids of the documents that share this job."""
+        return {str(one) for one in await self.redis.smembers(job_documents_redis_key(job_key))}
 
     async def queued(self, *streams: str) -> list[str]:
         """The keys of the jobs in these streams, in order; a claimed entry stays until it is done."""
@@ -122,6 +136,16 @@ class Records:
             return (await obstore.head_async(self.store, path))["size"]
         except FileNotFoundError:
             return None
+
+    async def _whole(self, command: Callable[[Pipeline], object]) -> Any:
+        """The command's reply. That Redis is whole is asked first: what is missing in the reply is nowhere then."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.exists(WHOLE_KEY)
+            command(pipe)
+            is_whole, found = await pipe.execute()
+        if not is_whole:
+            raise StorageUnavailable
+        return found
 
     async def _hashes(self, keys: Iterable[str]) -> list[dict[str, str]]:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -248,7 +272,7 @@ class Records:
     async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
         job_key, users_key = document.job_key, job_documents_redis_key(document.job_key)
         async with self.transaction(users_key, job_redis_key(job_key)) as pipe:
-            is_last = not {str(user) for user in await self.redis.smembers(users_key)} - {document.id}
+            is_last = not await self.users(job_key) - {document.id}
             job = await self.job(job_key) if is_last else None
             pipe.multi()  # type: ignore[no-untyped-call]
             pipe.delete(document_redis_key(document.id))

@@ -1,6 +1,7 @@
 """The store → Redis: what Redis lost is written again, and what should be in the queue is put there.
 
-Runs before the server answers, and again whenever Redis was away. It only adds; run twice, it changes nothing.
+Runs before the server answers, and again whenever Redis was away. It only adds; run twice, it changes nothing. Until it
+is done, what is missing in Redis is not known to be missing (Records.document).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     REFINE_STREAM,
+    WHOLE_KEY,
     DocumentRecord,
+    JobRecord,
     document_path,
     job_documents_redis_key,
     job_path,
@@ -34,6 +37,18 @@ log = logging.getLogger(__name__)
 
 async def recover(records: Records, keys: Keys) -> None:
     await keys.copy()  # first: until then nobody is let in
+    is_whole = False
+    while not is_whole:
+        with suppress(WatchError):  # another server was done first, or Redis was lost again meanwhile
+            async with records.transaction(WHOLE_KEY) as pipe:
+                await _fill(records)
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.set(WHOLE_KEY, "1")
+                await pipe.execute()
+                is_whole = True
+
+
+async def _fill(records: Records) -> None:
     counts: Counter[str] = Counter()
     async for ids in _names(records, "documents"):
         counts["documents"] += await _restore_documents(records, ids)
@@ -73,12 +88,20 @@ async def _restore_jobs(records: Records, keys: list[str]) -> int:
             job = await records.stored_job(key)
             if job is None or not await records.redis.exists(job_documents_redis_key(key)):
                 continue  # no document uses it: an upload or a deletion was cut off
-            # A worker that outlived Redis still holds a claim of old: start above any count it can know.
-            async with records.redis.pipeline() as pipe:
-                write_job(pipe, job.changed(fence=int(time.time() * 1000)))
-                await pipe.execute()
-            restored += 1
+            with suppress(WatchError):  # another server restored it this moment
+                restored += await _restore_job(records, job)
     return restored
+
+
+async def _restore_job(records: Records, job: JobRecord) -> bool:
+    async with records.transaction(job_redis_key(job.key)) as pipe:
+        if await records.redis.exists(job_redis_key(job.key)):
+            return False
+        pipe.multi()  # type: ignore[no-untyped-call]
+        # A worker that outlived Redis still holds a claim of old: start above any count it can know.
+        write_job(pipe, job.changed(fence=int(time.time() * 1000)))
+        await pipe.execute()
+    return True
 
 
 @contextmanager
@@ -95,14 +118,17 @@ async def _enqueue_lost(records: Records, keys: list[str]) -> int:
     unfinished = {job.key for job in await records.jobs(keys) if job is not None and job.unfinished}
     lost = unfinished - await _queued(records) if unfinished else set()
     for key in lost:
-        with suppress(WatchError):  # it changed this moment, so somebody has it
-            await _enqueue(records, key)
+        is_seen_to = False
+        while not is_seen_to:
+            with suppress(WatchError):  # it, or a stream, changed this moment: look again
+                await _enqueue(records, key)
+                is_seen_to = True
     return len(lost)
 
 
 async def _enqueue(records: Records, key: str) -> None:
-    async with records.transaction(job_redis_key(key)) as pipe:
-        job = await records.job(key)
+    async with records.transaction(job_redis_key(key), JOBS_STREAM, REFINE_STREAM) as pipe:
+        (job,) = await records.jobs([key])
         if job is None or not job.unfinished or key in await _queued(records):
             return
         pipe.multi()  # type: ignore[no-untyped-call]

@@ -26,20 +26,20 @@ POLL_S = 1.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 OnChange = Callable[[str], Awaitable[None]]
-OnReconnect = Callable[[], Awaitable[None]]
+OnLoss = Callable[[], Awaitable[None]]
 
 
 class JobWatcher:
-    """Run `run` as a task. `on_reconnect` runs whenever Redis is back after it was lost: it may be empty.
+    """Run `run` as a task. `on_loss` runs whenever Redis is back after it was away, or was emptied.
 
     `redis` must not reconnect by itself, or the loss would go unnoticed.
     """
 
-    def __init__(self, redis: Redis, records: Records, on_change: OnChange, on_reconnect: OnReconnect) -> None:
+    def __init__(self, redis: Redis, records: Records, on_change: OnChange, on_loss: OnLoss) -> None:
         self._redis = redis
         self._records = records
         self._on_change = on_change
-        self._on_reconnect = on_reconnect
+        self._on_loss = on_loss
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._is_stopping = False
         self.subscribed = asyncio.Event()
@@ -52,7 +52,7 @@ class JobWatcher:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(CHANGED_CHANNEL)
                     if failures:
-                        await self._on_reconnect()
+                        await self._on_loss()
                     failures = 0
                     self.subscribed.set()
                     await self._listen(pubsub)
@@ -112,6 +112,8 @@ class JobWatcher:
         while True:
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=POLL_S)
             if message is None:
+                if not await self._records.are_whole():
+                    await self._on_loss()  # emptied without a connection lost. Whoever sends messages needs records
                 continue
             job_key = str(message["data"])
             for changed in self._waiting.get(job_key, ()):

@@ -210,8 +210,18 @@ async def test_leftovers_of_a_killed_engine_go(settings: Settings, folder: Adapt
     manifest = publish(settings, FILES)
     path = await folder.fetch(manifest.adapter_id)
     (folder.root / f".{manifest.adapter_id}.x1y2").mkdir()
-    folder.clear_leftovers()
+    await folder.clear_leftovers()
     assert_whole(path, manifest)
+
+
+async def test_what_was_deleted_while_no_engine_ran_goes_at_the_next_start(
+    settings: Settings, folder: AdapterFolder, publish: Any
+) -> None:
+    manifest = publish(settings, FILES)
+    path = await folder.fetch(manifest.adapter_id)
+    drop_from_store(settings, manifest)
+    await folder.clear_leftovers()
+    assert not path.exists()
 
 
 async def test_remove(settings: Settings, folder: AdapterFolder, publish: Any) -> None:

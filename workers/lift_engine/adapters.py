@@ -27,6 +27,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -105,10 +106,14 @@ class AdapterFolder:
         async with self._lock(adapter_id):
             await _in_thread(_remove_tree, self.root / adapter_id)
 
-    def clear_leftovers(self) -> None:
-        """Remove what a killed engine left half-written. Only before the first fetch."""
-        for leftover in self.root.glob(".*"):
-            _remove_tree(leftover)
+    async def clear_leftovers(self) -> None:
+        """Remove what a killed engine left half-written, and what was deleted while none ran. Only before the first
+        fetch. Where the store does not answer, whole adapters stay."""
+        folders = list(self.root.glob("*"))
+        are_stored = await asyncio.gather(*(self._is_stored(folder.name) for folder in folders))
+        for folder, is_stored in zip(folders, are_stored, strict=True):
+            if not is_stored:
+                await _in_thread(_remove_tree, folder)
 
     async def aclose(self) -> None:
         """Finish the refills, close Redis."""
@@ -169,6 +174,15 @@ class AdapterFolder:
             raise AdapterCorrupt(f"{name} is missing in the store") from None
         async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(chunk)
+
+    async def _is_stored(self, adapter_id: str) -> bool:
+        try:
+            await obstore.head_async(self._store, adapter_path(adapter_id, MANIFEST_FILE))
+        except FileNotFoundError:
+            return False
+        except BaseError as error:
+            logger.warning("adapter %s: kept, the store does not answer: %s", adapter_id, error)
+        return True
 
     async def _refill(self, adapter_id: str, folder: Path) -> None:
         """Put the adapter back into Redis for the other engines; under its name only when whole."""

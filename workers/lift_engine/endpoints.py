@@ -38,7 +38,7 @@ class LiftEndpoints:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         folder = LoRAResolverRegistry.get_resolver(RESOLVER_NAME).folder
-        folder.clear_leftovers()
+        await folder.clear_leftovers()
         residency = Residency(args.max_loras, args.max_cpu_loras)
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
 

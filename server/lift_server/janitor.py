@@ -1,0 +1,98 @@
+"""What nobody names any more in the store: left there by an upload, a deletion or a publication that was cut off.
+
+In: records; Redis must have all of them. Out: objects deleted. Young ones stay: what names them may be on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import obstore
+
+from lift_config.contract import (
+    ADAPTER_FILES,
+    MANIFEST_FILE,
+    adapter_path,
+    document_path,
+    job_path,
+    original_path,
+    text_path,
+)
+from lift_server.errors import StorageUnavailable
+from lift_server.records import Records
+
+log = logging.getLogger(__name__)
+
+EVERY_S = YOUNG_S = 3600.0
+Unnamed = Callable[[Records, str], Awaitable[bool]]
+
+
+async def clean_for_ever(records: Records) -> None:
+    """At the start, and every EVERY_S."""
+    while True:
+        try:
+            await clean(records)
+        except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
+            log.exception("the store was not cleaned")
+        await asyncio.sleep(EVERY_S)
+
+
+async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
+    """How many were deleted, by folder. StorageUnavailable where Redis does not have all records."""
+    deleted: Counter[str] = Counter()
+    for folder, unnamed in FOLDERS.items():
+        async for name in _old(records, folder, young_s):
+            if await unnamed(records, name):
+                for path in _paths(folder, name):
+                    await records.discard(path)
+                deleted[folder] += 1
+                log.info("%s/%s is named by nothing: deleted", folder, name)
+    return deleted
+
+
+async def _no_document(records: Records, document_id: str) -> bool:
+    """What only the store names is yet to be taken up (recover.py)."""
+    return await records.document(document_id) is None and await records.read(document_path(document_id)) is None
+
+
+async def _no_users(records: Records, job_key: str) -> bool:
+    if not await records.are_whole():
+        raise StorageUnavailable
+    return not await records.users(job_key)
+
+
+async def _no_version(records: Records, adapter_id: str) -> bool:
+    job = await records.job(adapter_id.partition("-")[0])
+    return job is None or adapter_id not in {adapter.id for adapter in job.adapters}
+
+
+FOLDERS: dict[str, Unnamed] = {
+    "originals": _no_document,
+    "texts": _no_users,
+    "jobs": _no_users,
+    "adapters": _no_version,
+}
+
+
+def _paths(folder: str, name: str) -> list[str]:
+    """Of an adapter the manifest first: without it there is none."""
+    if folder == "adapters":
+        return [adapter_path(name, file) for file in (MANIFEST_FILE, *ADAPTER_FILES)]
+    return [{"originals": original_path, "texts": text_path, "jobs": job_path}[folder](name)]
+
+
+async def _old(records: Records, folder: str, young_s: float) -> AsyncIterator[str]:
+    """The names in a folder of the store, an adapter's once, where all of it is older than `young_s`."""
+    before_s = time.time() - young_s
+    async for batch in obstore.list(records.store, folder):
+        written_s: dict[str, float] = {}
+        for entry in batch:
+            name = entry["path"].split("/")[1].removesuffix(".json")
+            written_s[name] = max(written_s.get(name, 0.0), entry["last_modified"].timestamp())
+        for name, at_s in written_s.items():
+            if at_s < before_s:
+                yield name

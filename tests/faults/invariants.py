@@ -1,0 +1,147 @@
+"""What must hold once a run has come to rest, whatever died in it. In: product and journal. Out: violations.
+
+Answers are compared by their tokens' log-probabilities: all documents share title and question, so that two answers
+differ only by the weights they came from. Those of one adapter agree with each other, those of two adapters do not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+from redis import Redis
+from tests.faults.journal import Fate, Journal, Owned, Said
+from tests.product import Product
+
+from lift_config.contract import (
+    DEAD_STREAM,
+    JOBS_GROUP,
+    JOBS_STREAM,
+    REFINE_STREAM,
+    JobRecord,
+    document_redis_key,
+    job_redis_key,
+)
+from lift_server.launcher.embedded import embedded_url
+
+SAME = 0.01  # log-probabilities of one adapter in float32, in whatever batch
+NEAR_TIE = 0.02  # of two tokens as likely as each other either may come
+Json = dict[str, Any]
+
+
+def of_documents(journal: Journal, shown: dict[str, list[Json]]) -> Iterator[str]:
+    """`shown`: what each owner is shown at the end, all of it."""
+    for owner, documents in shown.items():
+        owned = journal.owners[owner]
+        ids = {document["id"] for document in documents}
+        yield from (f"{one} of {owner} is lost" for one in sorted(owned.below(Fate.DELETING) - ids))
+        yield from (f"{one} of {owner} was deleted and is back" for one in sorted(ids & owned.at_least(Fate.DELETED)))
+        strange = ids - owned.fates.keys()
+        if len(strange) > owned.lost:
+            yield f"{owner} has {sorted(strange)}, but only {owned.lost} uploads were left without an answer"
+        for document in documents:
+            yield from _of_document(document, owned)
+
+
+def _of_document(document: Json, owned: Owned) -> Iterator[str]:
+    name, status = document["id"], document["status"]
+    if document["unfinished"] or status in ("queued", "training"):
+        yield f"{name} is stuck: {status}, unfinished {document['unfinished']}"
+    if status == "failed" and not (document["error"] or {}).get("message"):
+        yield f"{name} failed without a reason"
+    if status == "ready" and not document["adapters"]:
+        yield f"{name} is ready without an adapter"
+    versions = [adapter["version"] for adapter in document["adapters"]]
+    if versions != list(range(1, len(versions) + 1)):
+        yield f"{name} has versions {versions}"
+    twice = [recipe for recipe, n in Counter(adapter["recipe"] for adapter in document["adapters"]).items() if n > 1]
+    if twice:
+        yield f"{name} has several versions of {twice}"
+
+
+def of_redis(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
+    """Nothing waits, nothing is held, and there are no other records than the documents'."""
+    url = embedded_url(product.home)
+    assert url
+    with Redis.from_url(url, decode_responses=True) as redis:
+        for stream in (JOBS_STREAM, REFINE_STREAM):
+            if redis.xlen(stream):
+                yield f"{stream} has {redis.xlen(stream)} entries"
+            if pending := redis.xpending(stream, JOBS_GROUP)["pending"]:
+                yield f"{stream} has {pending} entries pending"
+        keys = {str(key) for key in redis.scan_iter("lift:*", count=1000)}
+        yield from (f"{key} is left behind" for key in sorted(keys) if key.endswith(":lease"))
+        ids = {document["id"] for documents in shown.values() for document in documents}
+        records = {key for key in keys if key.startswith("lift:document:")}
+        yield from (f"{key} is left behind" for key in sorted(records - {document_redis_key(one) for one in ids}))
+        jobs = {_job(redis, one) for one in ids}
+        records = {key for key in keys if key.startswith("lift:job:") and key.count(":") == 2}
+        yield from (f"{key} is left behind" for key in sorted(records - {job_redis_key(one) for one in jobs}))
+        letters = {str(fields["job"]) for _, fields in redis.xrange(DEAD_STREAM)}
+        failed = {job for job in jobs if JobRecord.from_redis(redis.hgetall(job_redis_key(job))).error}
+        yield from (f"{job} failed for good in no dead letter" for job in sorted(failed - letters) if letters)
+
+
+def of_folders(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
+    """Store and engine have what the documents need, and nothing else."""
+    url = embedded_url(product.home)
+    assert url
+    ids = {document["id"] for documents in shown.values() for document in documents}
+    with Redis.from_url(url, decode_responses=True) as redis:
+        jobs = {_job(redis, one) for one in ids}
+    adapters = {a["id"] for documents in shown.values() for document in documents for a in document["adapters"]}
+    store, engine = product.home / "store", product.home / "engine-0" / "adapters"
+    expected = {
+        store / "documents": {f"{one}.json" for one in ids},
+        store / "originals": ids,
+        store / "texts": jobs,
+        store / "jobs": {f"{job}.json" for job in jobs},
+        store / "adapters": adapters,
+    }
+    for folder, names in expected.items():
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        yield from (f"{folder.name}/{name} is left behind" for name in sorted(there - names))
+        yield from (f"{folder.name}/{name} is missing" for name in sorted(names - there))
+    there = {path.name for path in engine.iterdir()} if engine.exists() else set()
+    yield from (f"the engine's {name} is left behind" for name in sorted(there - adapters))
+
+
+def _job(redis: Redis, document: str) -> str:
+    found: Any = redis.hget(document_redis_key(document), "job_key")
+    return str(found).strip('"')
+
+
+def of_answers(journal: Journal, shown: dict[str, list[Json]]) -> Iterator[str]:
+    """Each from its document's own adapter, and from the weights of that name."""
+    owns = {d["id"]: {a["id"] for a in d["adapters"]} for documents in shown.values() for d in documents}
+    by_adapter: defaultdict[str | None, list[Said]] = defaultdict(list)
+    for answer in journal.answers:
+        by_adapter[answer.adapter].append(answer.said)
+        if answer.document in owns and answer.adapter not in owns[answer.document]:
+            job = {adapter.partition("-")[0] for adapter in owns[answer.document]}
+            if (answer.adapter or "").partition("-")[0] not in job:  # not an earlier version either
+                yield f"{answer.document} was answered from {answer.adapter}"
+    for adapter, said in by_adapter.items():
+        odd = [one for one in said[1:] if not agree(said[0], one)]
+        yield from (f"{adapter} said {said[0]} and {one}" for one in odd)
+    if None in by_adapter and (named := [a for a in by_adapter if a and agree(by_adapter[a][0], by_adapter[None][0])]):
+        yield f"{named} answered like the base model"
+    for one, other in combinations([adapter for adapter in by_adapter if adapter], 2):
+        if weights(one) != weights(other) and agree(by_adapter[one][0], by_adapter[other][0]):
+            yield f"{one} and {other} cannot be told apart by what they said"
+
+
+def weights(adapter: str) -> str:
+    return adapter.partition("-")[2]
+
+
+def agree(one: Said, other: Said) -> bool:
+    """Whether both came from the same weights. What follows a near tie may differ."""
+    for (token, logprob), (other_token, other_logprob) in zip(one, other, strict=False):
+        if token != other_token:
+            return abs(logprob - other_logprob) < NEAR_TIE
+        if abs(logprob - other_logprob) > SAME:
+            return False
+    return len(one) == len(other)

@@ -1,0 +1,141 @@
+"""A whole run: owners at work, faults, rest, and what must hold then. In: a home, a seed. Out: the journal.
+
+A run that was broken off goes on in the same home: with the faults that were not put yet, and all it knew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from obstore.store import from_url
+from redis.asyncio import Redis
+from tests.faults import invariants
+from tests.faults.injector import inject
+from tests.faults.journal import Fate, Journal
+from tests.faults.load import Load
+from tests.faults.plan import plan
+from tests.product import Key, Product, until
+
+from lift_server.janitor import clean
+from lift_server.launcher.embedded import embedded_url
+from lift_server.records import Records
+
+OWNERS = ("ada", "bert", "cleo")
+LEASE_S = 5  # shorter than the longer pauses: a worker that is paused loses its job while it holds it
+REST_S = 600
+# float32, where one adapter says the same whatever else is computed; two workers, so that one may take the other's job.
+ENVIRONMENT = {"LIFT_CPU_DTYPE": "float32", "LIFT_WORKERS": "2", "LIFT_WORKER__LEASE_S": str(LEASE_S)}
+Json = dict[str, Any]
+Say = Callable[[str], None]
+
+
+def run(home: Path, *, seed: int, kills: int, say: Say) -> Journal:
+    """AssertionError where the product did not come back or come to rest; else the journal tells of violations."""
+    home.mkdir(parents=True, exist_ok=True)
+    product = Product(home, ENVIRONMENT)
+    journal = Journal(home / "journal.jsonl")
+    try:
+        product.start()
+        keys = _keys(product, home / "keys.json")
+        asyncio.run(_work(product, keys, journal, seed=seed, kills=kills, say=say))
+        product.stop()  # checks that no process is left
+    finally:
+        product.end()
+        journal.close()
+    return journal
+
+
+def _keys(product: Product, path: Path) -> dict[str, Key]:
+    if path.exists():
+        return {name: Key(**values) for name, values in json.loads(path.read_text()).items()}
+    keys = {name: product.create_key(name) for name in OWNERS}
+    path.write_text(json.dumps({name: {"id": key.id, "secret": key.secret} for name, key in keys.items()}))
+    return keys
+
+
+async def _work(product: Product, keys: dict[str, Key], journal: Journal, *, seed: int, kills: int, say: Say) -> None:
+    loads = [Load(name, product.url, key.secret, journal, seed) for name, key in keys.items()]
+    stop = asyncio.Event()
+    at_work = [asyncio.create_task(load.run(stop)) for load in loads]
+    try:
+        faults = plan(seed, kills)[len(journal.faults) :]
+        injecting = asyncio.create_task(inject(product, faults, journal, say))
+        await asyncio.wait({injecting, *at_work}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await asyncio.gather(injecting, *at_work)
+        say("all faults were put; coming to rest")
+        shown = await asyncio.to_thread(_at_rest, product, keys)
+        await _clean(product)
+        for load in loads:
+            await _ask_each(load, shown[load.name], journal)
+        check(product, journal, shown)
+    finally:
+        for load in loads:
+            await load.close()
+
+
+def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
+    """What each owner is shown when nothing is trained any more."""
+
+    def shown() -> dict[str, list[Json]] | None:
+        found = {name: _documents(product, key) for name, key in keys.items()}
+        is_at_work = any(document["unfinished"] for documents in found.values() for document in documents)
+        return None if is_at_work else found
+
+    return until(shown, REST_S)
+
+
+async def _clean(product: Product) -> None:
+    """The janitor's work, without its hour of patience: nothing is on its way any more."""
+    url = embedded_url(product.home)
+    assert url
+    async with Redis.from_url(url, decode_responses=True) as redis:
+        await clean(Records(redis, from_url(product.settings.resolved_store_url)), young_s=0)
+
+
+def _documents(product: Product, key: Key) -> list[Json]:
+    headers = {"Authorization": f"Bearer {key.secret}"}
+    answer = httpx2.get(f"{product.url}/v1/documents", params={"limit": 100}, headers=headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+    page = answer.json()
+    assert not page["has_more"]
+    return list(page["data"])
+
+
+async def _ask_each(load: Load, documents: list[Json], journal: Journal) -> None:
+    """Now that nothing dies, every document that is ready answers."""
+    for document in documents:
+        if document["id"] not in load.owned.fates:
+            journal.uploaded(load.name, document["id"], "")  # its answer had been lost
+        if document["status"] == "ready":
+            await load.ask_about(document["id"])
+
+
+def check(product: Product, journal: Journal, shown: dict[str, list[Json]]) -> None:
+    for violation in (
+        *invariants.of_documents(journal, shown),
+        *invariants.of_answers(journal, shown),
+        *invariants.of_redis(product, shown),
+        *invariants.of_folders(product, shown),
+    ):
+        journal.violation(violation)
+
+
+def summary(journal: Journal) -> Json:
+    fates = [fate for owned in journal.owners.values() for fate in owned.fates.values()]
+    return {
+        "kills": sum(1 for fault in journal.faults if not fault["what"].startswith("pause")),
+        "of the engine": sum(1 for fault in journal.faults if fault["what"].startswith("kill engine")),
+        "pauses": sum(1 for fault in journal.faults if fault["what"].startswith("pause")),
+        "documents": len(fates),
+        "deleted": fates.count(Fate.DELETED),
+        "answers": len(journal.answers),
+        "adapters that answered": len({answer.adapter for answer in journal.answers if answer.adapter}),
+        "refused": dict(journal.refused.most_common()),
+        "violations": journal.violations,
+    }

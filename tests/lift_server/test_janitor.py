@@ -1,0 +1,83 @@
+"""What a crash left in the store goes after a while; what a document needs, or may still be on its way, stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.store import from_url
+from redis.asyncio import Redis
+
+from lift_config.contract import document_redis_key
+from lift_server.errors import StorageUnavailable
+from lift_server.janitor import YOUNG_S, clean
+from lift_server.records import Records
+
+TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
+LEFT = (
+    f"originals/doc_{'0' * 24}",
+    f"texts/{'0' * 32}",
+    f"jobs/{'0' * 32}.json",
+    f"adapters/{'0' * 32}-{'1' * 12}/adapter_config.json",
+    f"adapters/{'0' * 32}-{'1' * 12}/manifest.json",
+)
+
+
+def files(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+
+
+def leave(store: Path, *names: str) -> None:
+    for name in names:
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text("left")
+
+
+def age(store: Path) -> None:
+    old_s = time.time() - YOUNG_S - 1
+    for name in files(store):
+        os.utime(store / name, (old_s, old_s))
+
+
+async def test_only_what_nothing_names_goes(front_end: Any, worker: Any, store: Path) -> None:
+    await front_end.upload(TEXT)
+    adapter = await worker.train()
+    needed = files(store)
+    leave(store, *LEFT, f"adapters/{adapter.id[:32]}-{'2' * 12}/manifest.json")  # of a publication that was cut off
+    age(store)
+    deleted = await clean(front_end.app.state.lift.records)
+    assert deleted == {"originals": 1, "texts": 1, "jobs": 1, "adapters": 2}
+    assert files(store) == needed
+
+
+async def test_what_is_young_stays(front_end: Any, store: Path) -> None:
+    leave(store, *LEFT)
+    age(store)
+    leave(store, *LEFT[-1:])  # one file of it was written just now
+    young = f"texts/{'3' * 32}"
+    leave(store, young)
+    await clean(front_end.app.state.lift.records)
+    assert files(store) == {young, *LEFT[-2:]}
+
+
+async def test_a_document_that_only_the_store_names_stays(front_end: Any, redis: Any, store: Path) -> None:
+    document = await front_end.upload(TEXT)
+    before = files(store)
+    await redis.delete(document_redis_key(document["id"]))
+    age(store)
+    await clean(front_end.app.state.lift.records)
+    assert files(store) == before
+
+
+async def test_while_redis_is_not_whole_nothing_goes(redis: Redis, tmp_path: Path) -> None:
+    records = Records(redis, from_url(tmp_path.as_uri()))
+    for name in LEFT:
+        leave(tmp_path, name)
+        age(tmp_path)
+        with pytest.raises(StorageUnavailable):
+            await clean(records)
+        assert files(tmp_path) == {name}
+        (tmp_path / name).unlink()
