@@ -200,7 +200,7 @@ def living() -> Iterator[Process]:
                 yield Process(int(path.parent.name), int(parent), int(session))
 
 
-def until(condition: Callable[[], T], within_s: float) -> T:
+def until(condition: Callable[[], T | None], within_s: float) -> T:
     """The first value that is true. It polls: what other processes do cannot be awaited from here."""
     deadline_s = time.monotonic() + within_s
     while not (value := condition()):
