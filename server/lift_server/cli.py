@@ -1,4 +1,4 @@
-"""The command `lift-serve`: in: arguments; out: one of the processes, API keys, or a question to a running server.
+"""The command `lift-serve`: in: arguments; out: a process, API keys, dead letters, or a question to a running server.
 
 Nothing heavy is imported before the command is known, so `--help` answers at once.
 """
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _up()
     if args.command == "keys":
         _leave(_keys(args))
+    if args.command == "dead-letters":
+        _leave(_dead_letters(args))
     return _ask_server(args)
 
 
@@ -67,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[client], help="list the documents, or show one")
     status.add_argument("document", nargs="?", help="a document's id")
     _add_keys(commands.add_parser("keys", help="create, list or revoke API keys"))
+    letters = commands.add_parser("dead-letters", help="list jobs that failed after every attempt, or retry them")
+    actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="each job, when and why it failed, and the documents that wait for it")
+    retry = actions.add_parser("retry", help="put jobs into the queue again")
+    retry.add_argument("job", nargs="*", metavar="JOB", help="as `list` names it; default: all")
     return parser
 
 
@@ -109,6 +116,23 @@ def _keys(args: argparse.Namespace) -> int:
             "lift-serve keys: Redis cannot be reached, so a running server may not know; run it again", file=sys.stderr
         )
     return 0 if told.is_done else 1
+
+
+def _dead_letters(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from redis.exceptions import RedisError
+
+    from lift_server.dead_letters import run
+    from lift_server.errors import ApiError
+
+    os.umask(0o077)
+    try:
+        print(asyncio.run(run(_settings(), args)))
+    except (LookupError, RedisError, ApiError, OSError) as error:
+        print(f"lift-serve dead-letters {args.action}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _leave(code: int) -> NoReturn:

@@ -27,7 +27,6 @@ from lift_config.contract import (
     WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
-    Progress,
     Status,
     adapter_path,
     document_path,
@@ -40,11 +39,10 @@ from lift_config.contract import (
     owner_redis_key,
     text_path,
 )
-from lift_config.phases import Phase, Timeline
 from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
-from lift_server.writes import write_document, write_job
+from lift_server.writes import wanted, write_document, write_job
 
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
@@ -183,9 +181,9 @@ class Records:
             known = await self.job(fresh.key)
             job = known or await self._sound_job(fresh.key) or fresh
             if job.status in STOPPED:
-                job = _wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
+                job = wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
             elif not job.unfinished and job.version_of(fresh.recipe) is None:
-                job = _wanted(job, fresh)
+                job = wanted(job, fresh)
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
             if job is not known:
@@ -219,7 +217,7 @@ class Records:
             if job is None or job.status is not Status.READY or job.version_of(recipe):
                 return job
             if not job.unfinished:
-                job = _wanted(job, job.changed(recipe=recipe, received_s=received_s))
+                job = wanted(job, job.changed(recipe=recipe, received_s=received_s))
                 await self.store_job(job)
             elif await self.redis.exists(job_lease_redis_key(job_key)) or job_key in await self.queued(JOBS_STREAM):
                 return job  # a worker has it, or will soon; else its entry in lift:jobs:refine is one too many
@@ -294,16 +292,3 @@ class Records:
         """Delete from the store; nothing happens where it is gone already."""
         with suppress(FileNotFoundError):
             await obstore.delete_async(self.store, path)
-
-
-def _wanted(job: JobRecord, by: JobRecord) -> JobRecord:
-    """`job` to be trained again, as an upload or a question just asked for; its refinement begins anew."""
-    return job.changed(
-        timeline=Timeline({phase: span for phase, span in job.timeline.spans.items() if phase is not Phase.REFINE}),
-        recipe=by.recipe,
-        received_s=by.received_s,
-        traceparent=by.traceparent,
-        unfinished=True,
-        progress=Progress(),
-        error=None,
-    )

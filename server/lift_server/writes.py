@@ -14,11 +14,13 @@ from lift_config.contract import (
     REFINE_STREAM,
     DocumentRecord,
     JobRecord,
+    Progress,
     document_redis_key,
     job_documents_redis_key,
     job_redis_key,
     owner_redis_key,
 )
+from lift_config.phases import Phase, Timeline
 
 
 def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
@@ -41,3 +43,16 @@ def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None
 def stream_of(job: JobRecord) -> str:
     """What can be asked already steps back for what cannot."""
     return REFINE_STREAM if job.adapters else JOBS_STREAM
+
+
+def wanted(job: JobRecord, by: JobRecord) -> JobRecord:
+    """`job` to be trained again, as an upload or a question just asked for; its refinement begins anew."""
+    return job.changed(
+        timeline=Timeline({phase: span for phase, span in job.timeline.spans.items() if phase is not Phase.REFINE}),
+        recipe=by.recipe,
+        received_s=by.received_s,
+        traceparent=by.traceparent,
+        unfinished=True,
+        progress=Progress(),
+        error=None,
+    )

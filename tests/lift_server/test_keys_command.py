@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import stat
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from tests.lift_server.commands import Command
 
 from lift_config.contract import KEYS_KEY
 from lift_server.launcher.embedded import embedded_redis, embedded_url
 
 SECRET = re.compile(r"sk-lift-[A-Za-z0-9_-]{43}\n")
-
-
-class Command:
-    """Runs it with a home, and a Redis where one is given."""
-
-    def __init__(self, home: Path, redis_url: str = "") -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("LIFT_", "REDIS"))}
-        self._environment = {
-            **kept,
-            "LIFT_HOME": str(home),
-            "REDIS_URL": redis_url,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "lift_server.cli", "keys", *arguments, env=self._environment, stdout=pipe, stderr=pipe
-        )
-        output, errors = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode is not None
-        return process.returncode, output.decode(), errors.decode()
 
 
 def id_in(errors: str) -> str:
@@ -51,7 +28,7 @@ def id_in(errors: str) -> str:
 
 
 async def test_a_running_server_learns_at_once(front_end: Any, tmp_path: Path, valkey_url: str) -> None:
-    command = Command(tmp_path, valkey_url)
+    command = Command("keys", tmp_path, valkey_url)
     code, secret, errors = await command("create", "Ada's notebook", "--requests-per-minute", "9", "--documents", "2")
     assert code == 0
     assert SECRET.fullmatch(secret)  # alone, so that a shell can catch it
@@ -73,7 +50,7 @@ async def test_a_running_server_learns_at_once(front_end: Any, tmp_path: Path, v
 
 async def test_a_second_key_for_an_owner(front_end: Any, tmp_path: Path, valkey_url: str) -> None:
     document = await front_end.upload("The lighthouse keeper of Orvel keeps eleven bees.")
-    code, secret, _ = await Command(tmp_path, valkey_url)("create", "heir", "--owner", "default")
+    code, secret, _ = await Command("keys", tmp_path, valkey_url)("create", "heir", "--owner", "default")
     assert code == 0
     headers = {"Authorization": f"Bearer {secret.strip()}"}
     assert (await front_end.client.get(f"/v1/documents/{document['id']}", headers=headers)).status_code == 200
@@ -104,7 +81,7 @@ async def answers(redis: Redis) -> bool:
 async def test_the_embedded_valkey_is_found_by_a_file_that_only_its_user_reads(embedded: str, tmp_path: Path) -> None:
     assert embedded_url(tmp_path) == embedded
     assert stat.S_IMODE((tmp_path / "redis" / "valkey.conf").stat().st_mode) == 0o600
-    code, _, errors = await Command(tmp_path)("create", "mine")
+    code, _, errors = await Command("keys", tmp_path)("create", "mine")
     assert code == 0
     assert "Redis: told" in errors
     async with Redis.from_url(embedded) as redis:
@@ -113,7 +90,7 @@ async def test_the_embedded_valkey_is_found_by_a_file_that_only_its_user_reads(e
 
 async def test_while_nothing_runs_the_store_is_written(start: Any, tmp_path: Path) -> None:
     embedded_redis(tmp_path, 64, os.environ)  # the file of one that has ended
-    command = Command(tmp_path)
+    command = Command("keys", tmp_path)
     code, secret, errors = await command("create", "early")
     assert code == 0
     assert "the next one to start takes it over" in errors
@@ -126,7 +103,7 @@ async def test_while_nothing_runs_the_store_is_written(start: Any, tmp_path: Pat
 
 
 async def test_a_revocation_that_no_server_may_know_of_fails(tmp_path: Path) -> None:
-    command = Command(tmp_path, "redis://127.0.0.1:9/0")
+    command = Command("keys", tmp_path, "redis://127.0.0.1:9/0")
     code, secret, errors = await command("create", "away")
     assert (code, bool(SECRET.fullmatch(secret))) == (0, True)
     code, _, errors = await command("revoke", id_in(errors))
@@ -141,7 +118,7 @@ async def test_a_revocation_that_no_server_may_know_of_fails(tmp_path: Path) -> 
      ("revoke", "key_0"), ()],
 )  # fmt: skip
 async def test_wrong_arguments_write_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    code, output, errors = await Command(tmp_path)(*arguments)
+    code, output, errors = await Command("keys", tmp_path)(*arguments)
     assert code in (1, 2)
     assert output == ""
     assert errors

@@ -1,0 +1,70 @@
+"""`lift-serve dead-letters`: what failed after every attempt is listed, and goes into the queue again when told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lift_server.commands import Command
+
+TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
+
+
+@pytest.fixture
+def command(tmp_path: Path, valkey_url: str) -> Command:
+    return Command("dead-letters", tmp_path, valkey_url)
+
+
+async def failed(front_end: Any, worker: Any, redis: Any, text: str = TEXT) -> tuple[str, str]:
+    """A document and its job, as a worker leaves them after the last attempt."""
+    document = await front_end.upload(text)
+    job = await worker.newest_job()
+    await worker.fail(job, "No engine wrote the synthetic tasks.")
+    await redis.delete("lift:jobs")
+    await redis.xadd("lift:jobs:dead", {"job": job.key, "code": "engine_unavailable", "attempts": 3})
+    return document["id"], job.key
+
+
+async def test_listed_with_reason_and_documents(front_end: Any, worker: Any, redis: Any, command: Command) -> None:
+    document_id, job_key = await failed(front_end, worker, redis)
+    code, output, _ = await command("list")
+    assert code == 0
+    for part in (job_key, "engine_unavailable, 3 attempts", document_id, "No engine wrote the synthetic tasks."):
+        assert part in output
+
+
+async def test_retried_it_is_trained(front_end: Any, worker: Any, redis: Any, command: Command) -> None:
+    document_id, job_key = await failed(front_end, worker, redis)
+    assert (await command("retry"))[:2] == (0, f"{job_key}  is in the queue again\n")
+    document = (await front_end.client.get(f"/v1/documents/{document_id}")).json()
+    assert (document["status"], document["error"], document["unfinished"]) == ("queued", None, True)
+    assert [fields[b"job"].decode() for _, fields in await redis.xrange("lift:jobs")] == [job_key]
+    assert await redis.xlen("lift:jobs:dead") == 0
+    await worker.train()
+    assert (await front_end.client.get(f"/v1/documents/{document_id}")).json()["status"] == "ready"
+
+
+async def test_only_the_one_that_is_named(front_end: Any, worker: Any, redis: Any, command: Command) -> None:
+    _, one = await failed(front_end, worker, redis)
+    _, other = await failed(front_end, worker, redis, TEXT + " And a goat.")
+    assert (await command("retry", other))[0] == 0
+    assert [fields[b"job"].decode() for _, fields in await redis.xrange("lift:jobs:dead")] == [one]
+
+
+async def test_what_is_trained_or_deleted_since_is_let_be(
+    front_end: Any, worker: Any, redis: Any, command: Command
+) -> None:
+    deleted, job_key = await failed(front_end, worker, redis)
+    await front_end.client.delete(f"/v1/documents/{deleted}")
+    code, output, _ = await command("list")
+    assert (code, "no document" in output) == (0, True)
+    assert (await command("retry"))[1] == f"{job_key}  there is nothing left to train\n"
+    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:dead")) == (0, 0)
+
+
+async def test_what_names_none_is_refused(front_end: Any, command: Command, tmp_path: Path) -> None:
+    code, _, errors = await command("retry", "0" * 32)
+    assert (code, f"no such dead letter: {'0' * 32}" in errors) == (1, True)
+    code, _, errors = await Command("dead-letters", tmp_path / "other")("list")
+    assert (code, "no Redis" in errors) == (1, True)
