@@ -41,7 +41,7 @@ USAGE = (
 async def fake_engine() -> AsyncIterator[str]:
     """Its address."""
     [port] = free_ports(1)
-    async with _running((sys.executable, __file__, str(port)), {}, f"http://127.0.0.1:{port}") as (url, _):
+    async with running((sys.executable, __file__, str(port)), {}, f"http://127.0.0.1:{port}") as (url, _):
         yield url
 
 
@@ -58,12 +58,12 @@ async def server(engine_url: str) -> AsyncIterator[tuple[str, int]]:
             "LIFT_ENGINE__URLS": f'["{engine_url}"]',
             "REDIS_URL": redis.connection_url,
         }
-        async with _running((sys.executable, "-m", "lift_server"), settings, f"http://127.0.0.1:{port}") as running:
-            yield running
+        async with running((sys.executable, "-m", "lift_server"), settings, f"http://127.0.0.1:{port}") as started:
+            yield started
 
 
 @asynccontextmanager
-async def _running(command: tuple[str, ...], settings: Mapping[str, str], url: str) -> AsyncIterator[tuple[str, int]]:
+async def running(command: tuple[str, ...], settings: Mapping[str, str], url: str) -> AsyncIterator[tuple[str, int]]:
     """A process that answers at `url`/health, ended with the block. Its log, with a line a request, is dropped."""
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen(command, env={**os.environ, **settings}, stdin=nowhere, stdout=nowhere, stderr=nowhere)
