@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from obstore.store import from_url
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -32,6 +31,7 @@ from lift_server.recover import recover
 from lift_server.routes import ask, files, models, offered, operate, uploads
 from lift_server.routes import documents as documents_routes
 from lift_server.state import State
+from lift_server.store import open_store
 from lift_server.watch import JobWatcher
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         resources.push_async_callback(channel.aclose)
         engine = Engine(settings.engine_urls, settings.engine.api_key)
         resources.push_async_callback(engine.close)
-        records = Records(redis, from_url(settings.resolved_store_url, mkdir=True))
+        records = Records(redis, open_store(settings.resolved_store_url))
         keys = Keys(redis, records.store)
         metrics = Metrics(settings.slo)
         hotload = Hotload(engine, records, blobs, metrics)

@@ -9,7 +9,6 @@ from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
-from obstore.store import from_url
 from redis.asyncio import Redis
 
 from lift_config.contract import DEAD_STREAM, JOB_FIELD, Status, job_redis_key
@@ -17,6 +16,7 @@ from lift_config.phases import Phase, Timeline
 from lift_config.settings import Settings
 from lift_server.launcher.embedded import embedded_url
 from lift_server.records import Records
+from lift_server.store import open_store
 from lift_server.writes import wanted, write_job
 
 
@@ -40,7 +40,7 @@ async def run(settings: Settings, args: Namespace) -> str:
     if url is None:
         raise LookupError("no Redis: nothing is running here")
     async with Redis.from_url(url, decode_responses=True) as redis:
-        records = Records(redis, from_url(settings.resolved_store_url, mkdir=True))
+        records = Records(redis, open_store(settings.resolved_store_url))
         found = await letters(redis)
         if args.action == "list":
             return "\n".join([await _line(records, letter) for letter in found])

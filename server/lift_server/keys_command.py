@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
-from obstore.store import from_url
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lift_config.settings import Settings
 from lift_server.keys import KeyRecord, Keys, Limits
 from lift_server.launcher.embedded import embedded_url
+from lift_server.store import open_store
 
 ALONE = "no server is running here: the next one to start takes it over"
 
@@ -34,7 +34,7 @@ class Told:
 async def run(settings: Settings, args: Namespace) -> Told:
     """ValueError, LookupError for arguments that name nothing."""
     async with _redis(settings) as redis:
-        keys = Keys(redis, from_url(settings.resolved_store_url, mkdir=True))
+        keys = Keys(redis, open_store(settings.resolved_store_url))
         if args.action == "create":
             told = await _create(keys, args)
         elif args.action == "revoke":

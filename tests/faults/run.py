@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from obstore.store import from_url
 from redis.asyncio import Redis
 from tests.faults import invariants
 from tests.faults.injector import inject
@@ -24,6 +23,7 @@ from tests.product import Key, Product, until
 from lift_server.janitor import clean
 from lift_server.launcher.embedded import embedded_url
 from lift_server.records import Records
+from lift_server.store import open_store
 
 OWNERS = ("ada", "bert", "cleo")
 LEASE_S = 5  # shorter than the longer pauses: a worker that is paused loses its job while it holds it
@@ -95,7 +95,7 @@ async def _clean(product: Product) -> None:
     url = embedded_url(product.home)
     assert url
     async with Redis.from_url(url, decode_responses=True) as redis:
-        await clean(Records(redis, from_url(product.settings.resolved_store_url)), young_s=0)
+        await clean(Records(redis, open_store(product.settings.resolved_store_url)), young_s=0)
 
 
 def _documents(product: Product, key: Key) -> list[Json]:

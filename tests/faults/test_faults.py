@@ -86,7 +86,7 @@ def test_an_answer_of_another_documents_adapter_is_found(journal: Journal) -> No
 def test_another_adapters_weights_under_an_adapters_name_are_found(journal: Journal) -> None:
     shown = {"ada": [document("doc_1", ADAPTERS[0]), document("doc_2", ADAPTERS[1])]}
     journal.answered("ada", "doc_1", ADAPTERS[0], SAID)
-    journal.answered("ada", "doc_1", ADAPTERS[0], [("The", -0.501), (" lamp", -1.0)])
+    journal.answered("ada", "doc_1", ADAPTERS[0], [("The", -0.5001), (" lamp", -1.0)])
     assert not list(invariants.of_answers(journal, shown))
     journal.answered("ada", "doc_1", ADAPTERS[0], [("The", -0.7), (" lamp", -1.0)])
     assert len(list(invariants.of_answers(journal, shown))) == 1
@@ -95,6 +95,6 @@ def test_another_adapters_weights_under_an_adapters_name_are_found(journal: Jour
 
 
 def test_after_a_near_tie_answers_may_differ() -> None:
-    assert invariants.agree(SAID, [("A", -0.51)])
-    assert not invariants.agree(SAID, [("A", -0.6)])
+    assert invariants.agree(SAID, [("A", -0.5005)])
+    assert not invariants.agree(SAID, [("A", -0.51)])
     assert not invariants.agree(SAID, SAID[:1])

@@ -108,7 +108,7 @@ def child_environment(environment: Mapping[str, str], settings: Settings, index:
 
 
 def _store(url: str) -> ObjectStore:
-    return from_url(url, mkdir=True) if url.startswith("file:") else from_url(url)
+    return from_url(url, mkdir=True, automatic_cleanup=True) if url.startswith("file:") else from_url(url)
 
 
 if __name__ == "__main__":
