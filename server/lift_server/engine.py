@@ -75,6 +75,17 @@ class Engine:
             if isinstance(result, BaseException):
                 raise result
 
+    async def adapters(self) -> AsyncIterator[str]:
+        """What lies in the engines' memory or folders, engine by engine; one that does not answer is passed over."""
+        timeout = aiohttp.ClientTimeout(total=CONTROL_S, sock_connect=CONNECT_S)
+        for url in self._urls:
+            try:
+                told = await self._call("GET", url + ENGINE_ADAPTERS_ROUTE, timeout=timeout)
+            except EngineUnavailable:
+                continue
+            for adapter in told["adapters"]:
+                yield adapter["adapter_id"]
+
     async def slots(self, url: str) -> int:
         """How many adapters that engine answers from at once."""
         return int((await self._call("GET", url + ENGINE_ADAPTERS_ROUTE))["max_loras"])

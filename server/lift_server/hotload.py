@@ -61,6 +61,10 @@ class Hotload:
                 self._ended.set()
                 self._ended = asyncio.Event()
 
+    def is_in_use(self, adapter_id: str) -> bool:
+        """Whether a question is being answered from it here, or it is being removed."""
+        return adapter_id in self._in_flight or adapter_id in self._removing
+
     async def job_changed(self, job_key: str) -> None:
         """Load a just published version before it is asked for; that goes on in the background."""
         job = await self._records.job(job_key)

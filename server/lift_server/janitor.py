@@ -1,6 +1,8 @@
-"""What nobody names any more in the store: left there by an upload, a deletion or a publication that was cut off.
+"""What no record names any more, in the store and at the engines: left there by an upload, a deletion or a publication
+that was cut off.
 
-In: records; Redis must have all of them. Out: objects deleted. Young ones stay: what names them may be on its way.
+In: records; Redis must have all of them. Out: objects and adapters deleted. Young objects stay: what names them may be
+on its way.
 """
 
 from __future__ import annotations
@@ -22,22 +24,26 @@ from lift_config.contract import (
     original_path,
     text_path,
 )
+from lift_server.engine import Engine
 from lift_server.errors import StorageUnavailable
 from lift_server.records import Records
 
 log = logging.getLogger(__name__)
 
+FIRST_S = 60.0
 EVERY_S = YOUNG_S = 3600.0
 Unnamed = Callable[[Records, str], Awaitable[bool]]
 
 
-async def clean_for_ever(records: Records) -> None:
-    """At the start, and every EVERY_S."""
+async def clean_for_ever(records: Records, engine: Engine, is_in_use: Callable[[str], bool]) -> None:
+    """FIRST_S after the start, when an engine that was started too is up, and every EVERY_S."""
+    await asyncio.sleep(FIRST_S)
     while True:
         try:
             await clean(records)
+            await clean_engines(records, engine, is_in_use)
         except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
-            log.exception("the store was not cleaned")
+            log.exception("store and engines were not cleaned")
         await asyncio.sleep(EVERY_S)
 
 
@@ -51,6 +57,17 @@ async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
                     await records.discard(path)
                 deleted[folder] += 1
                 log.info("%s/%s is named by nothing: deleted", folder, name)
+    return deleted
+
+
+async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[str], bool]) -> int:
+    """How many adapters were taken out. An engine loads what a record names, so what none names was deleted since."""
+    deleted = 0
+    async for adapter_id in engine.adapters():
+        if await _no_version(records, adapter_id) and not is_in_use(adapter_id):
+            await engine.remove(adapter_id)
+            deleted += 1
+            log.info("adapter %s is named by nothing: taken out of the engines", adapter_id)
     return deleted
 
 

@@ -23,7 +23,7 @@ QUESTION = "What does the register say of the lamp?"
 ANSWER_TOKENS = 6
 PATIENCE_S = 20  # for a training
 SILENT_S = 120.0  # whoever hears nothing for so long was forgotten: the longest start of an engine is shorter
-MOST_KEPT = 12  # documents of an owner
+MOST_KEPT = 8  # documents of an owner
 
 # What may be said while parts die, always with what to do about it. Everything else is a violation.
 ALLOWED = {
@@ -62,7 +62,7 @@ class Load:
         if len(self.owned.below(Fate.DELETING)) >= MOST_KEPT:
             return await self.delete()
         text = self._text()
-        body = {"text": text, "title": TITLE, "recipe": self._draw.choices(["sketch", "balanced"], [3, 1])[0]}
+        body = {"text": text, "title": TITLE, "recipe": self._draw.choices(["sketch", "balanced"], [7, 1])[0]}
         try:
             document: Any = await self._client.post("/documents", cast_to=object, body=body)
         except (openai.APIError, httpx2.HTTPError):

@@ -18,9 +18,10 @@ from tests.faults.injector import inject
 from tests.faults.journal import Fate, Journal
 from tests.faults.load import Load
 from tests.faults.plan import plan
-from tests.product import Key, Product, until
+from tests.product import API_KEY, Key, Product, until
 
-from lift_server.janitor import clean
+from lift_server.engine import Engine
+from lift_server.janitor import clean, clean_engines
 from lift_server.launcher.embedded import embedded_url
 from lift_server.records import Records
 from lift_server.store import open_store
@@ -95,7 +96,13 @@ async def _clean(product: Product) -> None:
     url = embedded_url(product.home)
     assert url
     async with Redis.from_url(url, decode_responses=True) as redis:
-        await clean(Records(redis, open_store(product.settings.resolved_store_url)), young_s=0)
+        records = Records(redis, open_store(product.settings.resolved_store_url))
+        await clean(records, young_s=0)
+        engine = Engine((product.engine_url,), API_KEY)
+        try:
+            await clean_engines(records, engine, lambda _: False)
+        finally:
+            await engine.close()
 
 
 def _documents(product: Product, key: Key) -> list[Json]:

@@ -85,6 +85,11 @@ async def test_states_follow_the_order_of_questions(loader: HotLoader, engine: F
     assert loader.max_loras == 1
 
 
+async def test_what_only_the_folder_has_is_named_too(loader: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    await engine.folder.fetch(ids[0])  # by an engine before this one
+    assert loader.states() == {ids[0]: AdapterState.FETCHED}
+
+
 async def test_a_lost_folder_is_fetched_before_vllm_misses_it(
     loader: HotLoader, engine: FakeEngine, ids: list[str]
 ) -> None:
@@ -109,7 +114,8 @@ async def test_an_adapter_vllm_refuses(loader: HotLoader, engine: FakeEngine, id
     engine.refuses = True
     with pytest.raises(AdapterCorrupt):
         await loader.load(ids[0])
-    assert loader.states() == {}
+    assert engine.lora_requests == {}
+    assert loader.states() == {ids[0]: AdapterState.FETCHED}  # in the folder only
 
 
 async def test_remove_leaves_no_trace(loader: HotLoader, engine: FakeEngine, ids: list[str]) -> None:

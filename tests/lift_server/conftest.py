@@ -109,7 +109,8 @@ class FakeEngine:
 
     async def _list(self, _: web.Request) -> web.Response:
         self.listed += 1
-        return web.json_response({"adapters": [], "max_loras": self.slots})
+        here = [{"adapter_id": one, "state": "fetched"} for one in sorted({*self.loads} - {*self.removed})]
+        return web.json_response({"adapters": here, "max_loras": self.slots})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()

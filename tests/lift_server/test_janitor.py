@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from lift_config.contract import document_redis_key
 from lift_server.errors import StorageUnavailable
-from lift_server.janitor import YOUNG_S, clean
+from lift_server.janitor import YOUNG_S, clean, clean_engines
 from lift_server.records import Records
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -81,3 +81,22 @@ async def test_while_redis_is_not_whole_nothing_goes(redis: Redis, tmp_path: Pat
             await clean(records)
         assert files(tmp_path) == {name}
         (tmp_path / name).unlink()
+
+
+async def test_engines_keep_only_what_a_record_names(front_end: Any, worker: Any, engine: Any) -> None:
+    """The others were deleted while the engine did not answer, or while the server was killed."""
+    document = await front_end.upload(TEXT)
+    adapter = await worker.train()
+    assert (await front_end.ask(document_id=document["id"])).status_code == 200
+    left, answering = f"{'0' * 32}-{'1' * 12}", f"{'0' * 32}-{'2' * 12}"
+    engine.loads += [left, answering]
+    state = front_end.app.state.lift
+    assert await clean_engines(state.records, state.engine, lambda one: one == answering) == 1
+    assert adapter.id in engine.loads
+    assert engine.removed == [left]
+
+
+async def test_an_engine_that_is_away_is_passed_over(start: Any) -> None:
+    front_end = await start(engine={"urls": ("http://127.0.0.1:9",)})
+    state = front_end.app.state.lift
+    assert await clean_engines(state.records, state.engine, state.hotload.is_in_use) == 0

@@ -92,6 +92,10 @@ class AdapterFolder:
             return None
         return folder if sizes == {name: file.size_bytes for name, file in manifest.files.items()} else None
 
+    def names(self) -> list[str]:
+        """The ids of the adapters in it."""
+        return [path.name for path in self.root.glob("*") if ADAPTER_ID.fullmatch(path.name)]
+
     async def fetch(self, adapter_id: str) -> Path:
         """The adapter's folder, fetched where need be; once at a time per id. AdapterError where that fails."""
         if not ADAPTER_ID.fullmatch(adapter_id):

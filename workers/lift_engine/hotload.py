@@ -112,8 +112,9 @@ class HotLoader:
         logger.info("adapter %s: removed in %.0f ms", adapter_id, (time.monotonic() - start_s) * 1000)
 
     def states(self) -> dict[str, AdapterState]:
-        """Every adapter vLLM knows. FETCHED: it would have to be read from the local folder."""
-        return dict.fromkeys(self._models.lora_requests, AdapterState.FETCHED) | self._residency.states()
+        """Every adapter that is here. FETCHED: it would have to be read from the local folder."""
+        here = [*self._folder.names(), *self._models.lora_requests]
+        return dict.fromkeys(here, AdapterState.FETCHED) | self._residency.states()
 
     async def _fetch(self, adapter_id: str) -> None:
         """An adapter that is gone everywhere leaves the registry too: a step that named it would end vLLM."""
