@@ -83,6 +83,7 @@ async def test_an_upload_does_not_trust_a_stored_job_without_its_weights(
     job_key = (await worker.train()).id[:32]
     record = (store / f"jobs/{job_key}.json").read_text()
     await front_end.client.delete(f"/v1/documents/{document['id']}")
+    (store / "jobs").mkdir(exist_ok=True)  # the deletion left no empty folder
     (store / f"jobs/{job_key}.json").write_text(record)
     await redis.delete("lift:jobs")
     again = await front_end.upload(TEXT)
