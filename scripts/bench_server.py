@@ -15,7 +15,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 
 import aiohttp
 
@@ -23,7 +22,7 @@ from bench_common import HOME, ROOT, free_ports, read_documents, stated, where, 
 from bench_product import Client, process, started
 from bench_server_client import Burst, Json, Plan, Way, burst, usage
 from bench_server_parts import NAME, fake_engine, server
-from bench_server_report import FIRST_TOKEN, Comparison, tables
+from bench_server_report import FIRST_TOKEN, Comparison, summary, tables
 from lift_config.prompts import frame
 
 INVENTED = ROOT / "tests" / "e2e" / "invented.json"
@@ -141,7 +140,7 @@ def report(compared: Sequence[Comparison], measured: dict[str, str], arguments: 
         *tables(compared),
     ]
     values = {"where": measured, "command": command, "fake": arguments.fake}
-    write(arguments.out, values | {"compared": [asdict(one) for one in compared]}, lines)
+    write(arguments.out, values | {"compared": [summary(one) for one in compared]}, lines)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What bench_server.py's bursts come to: times added, ratios, CPU per chunk. In: bursts; out: values, tables."""
+"""What bench_server.py's bursts come to: times added, ratios, CPU per chunk. In: bursts; out: a summary, tables."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from bench_common import table
 from bench_server_client import Burst, Plan
@@ -73,6 +74,50 @@ def percentile(values: Sequence[float], percent: float) -> float:
     if not values:
         raise ValueError("no values")
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+# ---- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def summary(one: Comparison) -> dict[str, Any]:
+    """For the JSON: what the tables are made of. The single delays of a million chunks would be 20 MB."""
+    return {
+        "asked": one.asked,
+        "plan": asdict(one.plan),
+        "direct": _way(one.direct),
+        "served": _way(one.served),
+        "of_direct": _spread(one.ratios),
+        "cpu_s_per_1k_chunks": one.cpu_s_per_1k_chunks,
+        "idle_bytes": one.idle_bytes,
+    }
+
+
+def _way(bursts: Sequence[Burst]) -> dict[str, Any]:
+    """Of all rounds; `cpu_s` and `memory_bytes` None where no server was asked."""
+    speeds = [burst.tokens_per_s for burst in bursts]
+    cpu_s = [burst.cpu_s for burst in bursts if burst.cpu_s is not None]
+    return {
+        "rounds": len(bursts),
+        "wall_s": sum(burst.wall_s for burst in bursts),
+        "chunks": sum(burst.chunks for burst in bursts),
+        "tokens": sum(burst.tokens for burst in bursts),
+        "tokens_per_s": _spread(speeds),
+        "ttft_s": _percentiles(ttfts(bursts)),
+        "delays_s": _percentiles(delays(bursts)),
+        "cpu_s": sum(cpu_s) if cpu_s else None,
+        "memory_bytes": max((burst.memory_bytes for burst in bursts if burst.memory_bytes is not None), default=None),
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """None without values: only the stand-in's chunks say when they were sent."""
+    if not values:
+        return None
+    return {"count": len(values)} | {f"p{percent}": percentile(values, percent) for percent in (50, 95, 99, 100)}
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 import bench_server
 from bench_server_client import BrokenStreamError, Burst, Plan, Way, _count, _Stream, burst, usage
 from bench_server_parts import fake_engine
-from bench_server_report import FIRST_TOKEN, HELD, Comparison, percentile, tables
+from bench_server_report import FIRST_TOKEN, HELD, Comparison, percentile, summary, tables
 
 BODY = {"model": "base", "messages": [{"role": "user", "content": "?"}], "stream": True}
 
@@ -167,4 +167,19 @@ def test_a_table_of_the_stand_in_says_so(tmp_path_factory: pytest.TempPathFactor
     assert "FAKE engine" in (folder / "x.md").read_text()
     values = json.loads((folder / "x.json").read_text())
     assert values["fake"] is True
-    assert values["compared"][0]["direct"][0]["wall_s"] == 1.0
+    assert values["compared"] == [summary(one)]
+
+
+def test_what_is_kept_has_the_tables_figures_and_no_single_chunk() -> None:
+    served = [made(2.0, cpu_s=0.01, memory_bytes=2**21), made(4.0, cpu_s=0.03, memory_bytes=2**20)]
+    kept = summary(compared(Plan(64, 100), [made(1.0), made(2.0)], served))
+    assert kept["plan"] == {"streams": 64, "tokens": 100, "chunks_per_s": None}
+    assert kept["of_direct"] == {"min": 0.5, "median": 0.5, "max": 0.5}
+    assert kept["served"] == {
+        "rounds": 2, "wall_s": 6.0, "chunks": 200, "tokens": 200, "cpu_s": 0.04, "memory_bytes": 2**21,
+        "tokens_per_s": {"min": 25.0, "median": 37.5, "max": 50.0},
+        "ttft_s": {"count": 2, "p50": 0.2, "p95": 0.4, "p99": 0.4, "p100": 0.4},
+        "delays_s": {"count": 4, "p50": 0.001, "p95": 0.002, "p99": 0.002, "p100": 0.002},
+    }  # fmt: skip
+    assert (kept["direct"]["cpu_s"], kept["direct"]["memory_bytes"]) == (None, None)
+    assert summary(compared(Plan(1, 1), [made(1.0)], [Burst(1.0, 1, 1, [1.0], [])]))["served"]["delays_s"] is None
