@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -51,7 +52,7 @@ async def read_sized_json(
         raise UnsupportedFormat("Send the body as application/json.", code="unsupported_media_type")
     raw = await read_bytes(request, limit_bytes, what)
     try:
-        values = json.loads(raw, parse_constant=_refuse_constant)
+        values = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(values, dict):
@@ -116,7 +117,9 @@ async def drain(stream: AsyncGenerator[bytes]) -> None:
 async def _limited(
     request: Request, limit_bytes: int, what: str, shown_bytes: int | None = None
 ) -> AsyncGenerator[bytes]:
-    """The body's parts; TooLarge as soon as it is known to exceed the limit."""
+    """The body's parts; TooLarge as soon as it is known to exceed the limit, UnsupportedFormat where it is packed."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedFormat("Send the body without a Content-Encoding.", code="unsupported_media_type")
     too_large = TooLarge(what, limit_bytes if shown_bytes is None else shown_bytes)
     announced = request.headers.get("content-length", "")
     announced_bytes = int(announced) if announced.isdecimal() else 0
@@ -134,7 +137,7 @@ async def _limited(
 
 def _object(name: str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{name}: is not valid JSON: {error}", param=name) from error
     if not isinstance(value, dict):
@@ -144,3 +147,11 @@ def _object(name: str, text: str) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    """1e999 is JSON, but would go on to the engine as Infinity, which is not."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is larger than any number")
+    return number

@@ -1,4 +1,5 @@
-"""The outermost layer: when a request began, its id on every answer, and the envelope around what nobody caught."""
+"""The outermost layer: when a request began, its id on every answer, what a browser wants to know of it, and the
+envelope around what nobody caught."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lift_server.cors import cors_headers, preflight
 from lift_server.errors import as_api_error
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -37,10 +39,11 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["openai-processing-ms"] = str(round(1000 * (time.perf_counter() - began_s)))
+                headers.update(cors_headers(scope))
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await (preflight(scope) or self.app)(scope, receive, send_with_id)
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the HTTP edge: nothing may leave without the envelope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -286,6 +287,31 @@ async def test_bad_questions_never_reach_the_engine(front_end: Any, engine: Any,
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["param"]) == (status, code, param), name
     assert engine.asked == engine.loads == []
+
+
+PACKED = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+BAD_BODIES: dict[str, tuple[bytes, dict[str, str], int, str]] = {
+    "packed": (gzip.compress(b"{}"), PACKED, 415, "unsupported_media_type"),
+    "a number above all numbers": (b'{"temperature": 1e999, "messages": [{}]}', {}, 400, "invalid_json"),
+    "no number": (b'{"temperature": NaN, "messages": [{}]}', {}, 400, "invalid_json"),
+    "nested too deep": (b'{"messages": ' + 100_000 * b"[" + 100_000 * b"]" + b"}", {}, 400, "invalid_json"),
+    "too many digits": (b'{"seed": ' + 5000 * b"9" + b"}", {}, 400, "invalid_json"),
+}
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/documents", "/v1/embeddings"])
+async def test_bodies_that_cannot_be_read(front_end: Any, engine: Any, route: str) -> None:
+    for name, (body, headers, status, code) in BAD_BODIES.items():
+        answer = await front_end.client.post(
+            route, content=body, headers={"Content-Type": "application/json"} | headers
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), name
+    assert engine.asked == engine.passed == []
+
+
+async def test_a_body_that_says_it_is_not_packed(front_end: Any) -> None:
+    body, headers = b'{"messages": [{}]}', {"Content-Encoding": "identity"}
+    assert (await front_end.client.post("/v1/chat/completions", content=body, headers=headers)).status_code == 200
 
 
 async def test_a_body_above_the_limit(start: Any) -> None:
