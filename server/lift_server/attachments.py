@@ -12,16 +12,18 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from lift_config.contract import DocumentRecord, job_documents_redis_key, job_key
+from lift_config.contract import DocumentRecord, job_documents_redis_key
 from lift_server import documents
 from lift_server.decode import document_text
 from lift_server.dialects.dialect import FilePart
 from lift_server.errors import DocumentNotFound, InvalidRequest, TooLarge
 from lift_server.question import Question
+from lift_server.quota import Quota
 from lift_server.recipes import servable
 from lift_server.schemas import UploadFields
 from lift_server.state import State
-from lift_server.upload import Upload, accept
+from lift_server.upload import Upload, accept, fresh_job
+from lift_server.writes import STOPPED
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Inline:
 
 
 async def attach(state: State, question: Question) -> Question:
-    """Clients resend the part with each turn, so bytes that are the owner's document already are not taken in again."""
+    """Clients resend the part with each turn, so bytes that are the owner's document already are not taken in again;
+    where their training failed or was cancelled it begins anew, as for any upload."""
     if not question.inline:
         return question
     inline = await asyncio.to_thread(_one, question.inline, state.settings.server.max_upload_bytes)
@@ -45,7 +48,8 @@ async def attach(state: State, question: Question) -> Question:
             raise _two(inline.place)
         return replace(question, inline=())
     async with state.records.lock(f"inline {question.owner} {inline.sha256}"):
-        document = await _known(state, question, inline) or await _upload(state, question, inline)
+        upload = _upload(question, inline)
+        document = await _known(state, question, upload, inline.sha256) or (await accept(state, upload))[0]
     return replace(question, document_id=document.id, inline=())
 
 
@@ -78,29 +82,25 @@ def _decoded(part: FilePart, limit_bytes: int) -> Inline:
     return Inline(place, part.filename, content, hashlib.sha256(content).hexdigest())
 
 
-async def _known(state: State, question: Question, inline: Inline) -> DocumentRecord | None:
+async def _known(state: State, question: Question, upload: Upload, sha256: str) -> DocumentRecord | None:
     """The owner's document of these bytes that shares the job an upload of them would have."""
-    settings = state.settings
-    recipe = servable(settings, question.lift.recipe or settings.recipe, param="lift.recipe")
-    text = await asyncio.to_thread(document_text, inline.content, inline.place)
-    key = job_key(
-        owner=question.owner,
-        text=text,
-        title=None,
-        base_model=settings.model_name,
-        base_revision=settings.base_revision,
-        recipe=recipe,
+    recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="lift.recipe")
+    fresh = fresh_job(
+        state.settings, upload, await asyncio.to_thread(document_text, upload.content, upload.param), recipe
     )
-    for document_id in sorted(await state.records.redis.smembers(job_documents_redis_key(key))):
+    for document_id in sorted(await state.records.redis.smembers(job_documents_redis_key(fresh.key))):
         with suppress(DocumentNotFound):  # expired, or being deleted
-            document, _ = await documents.find(state, question.owner, str(document_id))
-            if document.sha256 == inline.sha256:
-                return document
+            document, job = await documents.find(state, upload.owner, str(document_id))
+            if document.sha256 != sha256:
+                continue
+            if job.status in STOPPED and question.lift.mode != "context":  # which needs no training
+                await state.records.add_again(fresh, Quota(state.records.redis, upload.owner, state.settings.limits))
+            return document
     return None
 
 
-async def _upload(state: State, question: Question, inline: Inline) -> DocumentRecord:
-    upload = Upload(
+def _upload(question: Question, inline: Inline) -> Upload:
+    return Upload(
         owner=question.owner,
         content=inline.content,
         param=inline.place,
@@ -109,8 +109,6 @@ async def _upload(state: State, question: Question, inline: Inline) -> DocumentR
         received_s=question.received_s,
         traceparent=question.traceparent,
     )
-    document, _ = await accept(state, upload)
-    return document
 
 
 def _two(place: str) -> InvalidRequest:

@@ -39,12 +39,11 @@ from lift_config.contract import (
     owner_redis_key,
     text_path,
 )
-from lift_server.errors import ApiError, StorageUnavailable
+from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
-from lift_server.writes import wanted, write_document, write_job
+from lift_server.writes import taken_up, wanted, write_document, write_job
 
-STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
 
 
@@ -175,21 +174,28 @@ class Records:
                 await self._discard_all(document, is_last=not is_shared)
                 raise
 
-    async def _add_to_redis(self, document: DocumentRecord, fresh: JobRecord, quota: Quota) -> JobRecord:
+    async def add_again(self, fresh: JobRecord, quota: Quota) -> JobRecord:
+        """As another upload of a document that is there, which stays the one there is."""
+        async with self.lock(fresh.key):
+            while True:
+                with suppress(WatchError):
+                    return await self._add_to_redis(None, fresh, quota)
+
+    async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
         async with self.transaction(job_redis_key(fresh.key), quota.watched) as pipe:
-            await quota.keep(document.size_bytes)
             known = await self.job(fresh.key)
-            job = known or await self._sound_job(fresh.key) or fresh
-            if job.status in STOPPED:
-                job = wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
-            elif not job.unfinished and job.version_of(fresh.recipe) is None:
-                job = wanted(job, fresh)
+            if document:
+                await quota.keep(document.size_bytes)
+            elif not known:
+                raise DocumentNotFound  # deleted this moment
+            job = taken_up(known or await self._sound_job(fresh.key) or fresh, fresh)
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
-            write_document(pipe, document)
+            if document:
+                write_document(pipe, document)
             if job is not known:
                 write_job(pipe, job)
             await pipe.execute()

@@ -50,7 +50,7 @@ async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecor
     if span:
         upload = replace(upload, traceparent=span.traceparent)
     text, sha256 = await asyncio.to_thread(_read, upload)  # 16 MB take a while to normalise
-    fresh = _job(state.settings, upload, text, recipe)
+    fresh = fresh_job(state.settings, upload, text, recipe)
     document = _document(upload, sha256, fresh.key)
     job = await state.records.add(document, fresh, upload.content, text, quota)
     log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
@@ -64,17 +64,8 @@ def check_base_model(settings: Settings, fields: UploadFields) -> None:
         raise InvalidRequest(f"base_model: this server serves {settings.model_name!r} only.", param="base_model")
 
 
-def plain_name(filename: str | None) -> str | None:
-    """The last part of a path, without control characters or lone surrogates."""
-    name = re.split(r"[/\\]", filename or "")[-1]
-    return "".join(c for c in name if c.isprintable())[:255] or None
-
-
-def _read(upload: Upload) -> tuple[str, str]:
-    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
-
-
-def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
+def fresh_job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
+    """What trains the upload where nothing has its content yet."""
     title = upload.fields.title or None
     key = job_key(
         owner=upload.owner,
@@ -96,6 +87,16 @@ def _job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRe
         fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
         timeline=_queued_timeline(upload.received_s),
     )
+
+
+def plain_name(filename: str | None) -> str | None:
+    """The last part of a path, without control characters or lone surrogates."""
+    name = re.split(r"[/\\]", filename or "")[-1]
+    return "".join(c for c in name if c.isprintable())[:255] or None
+
+
+def _read(upload: Upload) -> tuple[str, str]:
+    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
 
 
 def _queued_timeline(received_s: float) -> Timeline:

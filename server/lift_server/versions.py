@@ -13,8 +13,8 @@ from lift_config.contract import AdapterRecord, JobRecord, Status
 from lift_config.recipe import load_recipes
 from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentStopped
 from lift_server.quota import Quota
-from lift_server.records import STOPPED
 from lift_server.state import State
+from lift_server.writes import STOPPED
 
 
 def version(job: JobRecord, recipe: str | None) -> AdapterRecord | None:

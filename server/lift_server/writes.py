@@ -15,12 +15,15 @@ from lift_config.contract import (
     DocumentRecord,
     JobRecord,
     Progress,
+    Status,
     document_redis_key,
     job_documents_redis_key,
     job_redis_key,
     owner_redis_key,
 )
 from lift_config.phases import Phase, Timeline
+
+STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 
 
 def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
@@ -43,6 +46,13 @@ def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None
 def stream_of(job: JobRecord) -> str:
     """What can be asked already steps back for what cannot."""
     return REFINE_STREAM if job.adapters else JOBS_STREAM
+
+
+def taken_up(job: JobRecord, fresh: JobRecord) -> JobRecord:
+    """`job`, to be trained for an upload that would have `fresh`, unless it is at work or has that version already."""
+    if job.status in STOPPED:
+        return wanted(job, fresh).changed(status=Status.QUEUED, timeline=fresh.timeline)
+    return job if job.unfinished or job.version_of(fresh.recipe) else wanted(job, fresh)
 
 
 def wanted(job: JobRecord, by: JobRecord) -> JobRecord:

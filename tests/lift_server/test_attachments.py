@@ -143,3 +143,66 @@ async def test_a_message_of_nothing_but_a_file(front_end: Any, engine: Any, rout
     param = "messages[0].content" if route == CHAT else "input[0].content"
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert engine.asked == await documents(front_end) == []
+
+
+SYSTEM, USER, REPLY = ({"role": role, "content": role} for role in ("system", "user", "assistant"))
+FILE = {"role": "user"}  # with the file for its content
+SPLIT = [[FILE, USER], [SYSTEM, FILE, USER], [USER, FILE], [USER, REPLY, FILE, USER], [FILE, REPLY, USER]]
+UNASKED = [[SYSTEM, FILE], [USER, REPLY, FILE], [FILE, FILE]]
+
+
+@pytest.mark.parametrize("route", [CHAT, RESPONSES])
+async def test_the_file_in_a_message_of_its_own(front_end: Any, engine: Any, route: str) -> None:
+    """Some clients put the file before the question, not beside it."""
+    key, content = "messages" if route == CHAT else "input", [file_part(route, file_data=DATA)]
+    for messages in SPLIT:
+        given = [one | {"content": content} if one is FILE else one for one in messages]
+        asked = {"model": BASE, key: given, "lift": {"mode": "context"}}
+        answer = await front_end.client.post(route, json=asked)
+        assert answer.status_code == 200, (messages, answer.text)
+        said = [one["content"] for one in engine.asked.pop()[key] if one["role"] != "system"]
+        assert said == [one["content"] for one in messages if one is not FILE and one is not SYSTEM], messages
+    for messages in UNASKED:
+        given = [one | {"content": content} if one is FILE else one for one in messages]
+        assert (await front_end.client.post(route, json={key: given})).status_code == 400, messages
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize("how", ["failed", "cancelled"])
+async def test_sent_again_it_is_trained_again(front_end: Any, worker: Any, engine: Any, how: str) -> None:
+    """Whoever sends a document again wants it, as with any upload; it stays the one document."""
+    part, text = file_part(CHAT, file_data=DATA), text_part(CHAT)
+    first = asyncio.create_task(ask(front_end, CHAT, part, text))
+    await front_end.waits()
+    (document_id,) = await documents(front_end)
+    if how == "failed":
+        await worker.fail(await worker.newest_job(), "no task came of it")
+    else:
+        await front_end.client.post(f"/v1/documents/{document_id}/cancel")
+    assert (await first).json()["error"]["code"] == f"document_{how}"
+    by_text = await ask(front_end, CHAT, part, text, lift={"mode": "context"})
+    assert by_text.json()["lift"]["answered_from"] == "context"
+    look = f"/v1/documents/{document_id}"
+    assert (await front_end.client.get(look)).json()["status"] == how  # a question that needs no training begins none
+
+    again = asyncio.create_task(ask(front_end, CHAT, part, text))
+    await front_end.waits()
+    looked = (await front_end.client.get(look)).json()
+    assert (looked["status"], looked["error"], looked["unfinished"]) == ("queued", None, True)
+    adapter = await worker.train()
+    lift = (await again).json()["lift"]
+    assert (lift["document_id"], lift["adapter_id"]) == (document_id, adapter.id)
+    assert await documents(front_end) == [document_id]
+
+
+async def test_training_again_has_the_limits_of_an_upload(start: Any, worker: Any) -> None:
+    front_end = await start(limits={"documents": 2, "training": 1})
+    part, text, stop_waiting = file_part(CHAT, file_data=DATA), text_part(CHAT), {"max_wait_s": 0}
+    await ask(front_end, CHAT, part, text, lift=stop_waiting)
+    await worker.fail(await worker.newest_job(), "no task came of it")
+    other = await front_end.upload("Another document is in training now.")
+    refused = await ask(front_end, CHAT, part, text, lift=stop_waiting)
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "training")
+    await front_end.client.post(f"/v1/documents/{other['id']}/cancel")
+    assert (await ask(front_end, CHAT, part, text, lift=stop_waiting)).json()["error"]["code"] == "document_not_ready"
+    assert len(await documents(front_end)) == 2  # neither a third one, nor any lost by the refusal

@@ -12,18 +12,23 @@ from lift_server.errors import InvalidRequest
 def without_files(
     messages: list[Any], field: str, read: Callable[[Json, str], FilePart | None]
 ) -> tuple[list[Any], list[FilePart]]:
-    """The messages, each without the parts that `read` knows as files; InvalidRequest where one is left empty."""
+    """The messages, each without the parts that `read` knows as files, and these. A message of nothing else is left
+    out; InvalidRequest where nothing is asked then."""
     kept: list[Any] = []
     files: list[FilePart] = []
+    emptied = None
     for at, message in enumerate(messages):
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
             parts, found = _sorted(content, f"{field}[{at}].content", read)
+            files += found
             if found and not parts:
-                place = f"{field}[{at}].content"
-                raise InvalidRequest(f"{place}: there is nothing beside the file; ask something.", param=place)
-            message, files = message | {"content": parts}, files + found
+                emptied = f"{field}[{at}].content"
+                continue
+            message = message | {"content": parts}
         kept.append(message)
+    if emptied and not _asks(kept):
+        raise InvalidRequest(f"{emptied}: there is nothing beside the file; ask something.", param=emptied)
     return kept, files
 
 
@@ -39,6 +44,12 @@ def file_part(fields: Json, place: str) -> FilePart:
     if (part.file_id is None) == (part.data is None):
         raise InvalidRequest(f"{place}: needs either file_id or file_data.", param=place)
     return part
+
+
+def _asks(messages: list[Any]) -> bool:
+    """Whether they end with what wants an answer: a user's words, a tool's result."""
+    last = messages[-1] if messages else {"role": "system"}
+    return not isinstance(last, dict) or last.get("role") not in ("system", "developer", "assistant")
 
 
 def _sorted(
