@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from tests.lift_server.holders import holder
 
-from lift_server.routes.offered import OFFERED, OFFERED_AUDIO
+from lift_config.contract import window_redis_key
+from lift_server.routes.offered import OFFERED, OFFERED_AUDIO, tokens_told
 
 BASE = "smollm2-135m-instruct"
 AUDIO = {"file": ("a.wav", b"RIFF", "audio/wav")}
@@ -44,6 +46,33 @@ async def test_the_engines_refusal_in_our_envelope(front_end: Any, engine: Any) 
     answer = await front_end.client.post("/v1/score", json={"model": BASE})
     error = {"message": "bad pair", "type": "invalid_request_error", "param": "text_1", "code": "invalid_request"}
     assert (answer.status_code, answer.json()) == (400, {"error": error})
+
+
+USAGE = {"prompt_tokens": 7, "total_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    ("answer", "charged"),
+    [
+        ({"data": [{"embedding": [0.5] * 100_000}], "usage": USAGE}, 7),
+        ({"usage": USAGE, "results": [{"document": {"text": 'It says "total_tokens": 900 here.'}}] * 2000}, 7),
+        ({"count": 3, "tokens": [1, 2, 3]}, 0),
+    ],
+)
+async def test_the_tokens_it_tells_are_charged(
+    front_end: Any, engine: Any, redis: Any, answer: dict[str, Any], charged: int
+) -> None:
+    mine = await holder(front_end, tokens_per_minute=1000)
+    engine.offers = {"/v1/embeddings": answer}
+    assert (await mine.call("POST", "/v1/embeddings", json={"input": "a"})).json() == answer
+    assert int(await redis.get(window_redis_key("tokens", mine.record.digest)) or 0) == charged
+
+
+def test_tokens_in_two_pieces_are_one_number() -> None:
+    answer = b'{"data": [], "usage": {"total_tokens": 123}}'
+    for cut in range(len(answer)):
+        told = [tokens_told(b"", answer[:cut]), tokens_told(answer[:cut], answer[cut:])]
+        assert [one for one in told if one is not None][-1] == 123, cut
 
 
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {

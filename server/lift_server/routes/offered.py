@@ -6,6 +6,7 @@ takes tokens for prompts or renders them, and other companies' APIs (/v1/message
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,6 +28,9 @@ OFFERED = (
     "/v1/embeddings", "/v1/score", "/score", "/v1/rerank", "/v2/rerank", "/rerank", "/classify", "/pooling",
     "/tokenize", "/detokenize",
 )  # fmt: skip
+# A quote within a JSON string has a backslash before it, so as bytes this is always a key.
+TOKENS = re.compile(rb'"total_tokens":\s*(\d+)')
+KEPT_BYTES = 64  # of what came before, since it may come in pieces
 OFFERED_AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
 
 
@@ -84,21 +88,31 @@ async def _fields(request: Request, raw: bytes) -> list[tuple[str, Any]]:
     return fields
 
 
+def tokens_told(before: bytes, part: bytes) -> int | None:
+    """What an answer says it used, in a part of it or across its edge with what came `before`."""
+    told = TOKENS.findall(before + part)
+    return int(told[-1]) if told else None
+
+
 class Passed(Response):
-    """The engine's answer, part by part: a transcription may be a stream."""
+    """The engine's answer, part by part: a transcription may be a stream. The tokens it tells are charged."""
 
     def __init__(self, engine: Engine, route: str, sent: dict[str, Any]) -> None:
         super().__init__()
         self._engine, self._route, self._sent = engine, route, sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_gone(receive, self._run(send))
+        await unless_gone(receive, self._run(scope, send))
 
-    async def _run(self, send: Send) -> None:
+    async def _run(self, scope: Scope, send: Send) -> None:
         url = self._engine.place(secrets.token_hex(4))
         async with self._engine.forward(url, self._route, **self._sent) as reply:
             kind = reply.headers.get("Content-Type", "application/json").encode("latin-1")
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+            before = b""
             async for part in reply.content.iter_any():
+                if (tokens := tokens_told(before, part)) is not None:
+                    scope["state"]["tokens"] = tokens
+                before = (before + part)[-KEPT_BYTES:]
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
