@@ -324,7 +324,7 @@ class JobRecord:
     @classmethod
     def from_redis(cls, fields: dict[str, str]) -> Self:
         """TypeError or ValueError where `fields` is not a whole record."""
-        values = {name: json.loads(value) for name, value in fields.items()}
+        values = from_hash(fields)
         values["status"] = Status(values["status"])
         values.setdefault("unfinished", values["status"] in ACTIVE)  # records of version 0.1
         values["progress"] = Progress(**values["progress"])
@@ -367,7 +367,7 @@ class DocumentRecord:
 
     @classmethod
     def from_redis(cls, fields: dict[str, str]) -> Self:
-        return cls(**{name: json.loads(value) for name, value in fields.items()})
+        return cls(**from_hash(fields))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -401,7 +401,12 @@ class UploadRecord:
 
     @classmethod
     def from_redis(cls, fields: dict[str, str]) -> Self:
-        return cls(**{name: json.loads(value) for name, value in fields.items()})
+        return cls(**from_hash(fields))
+
+
+def from_hash(fields: dict[str, str]) -> dict[str, Any]:
+    """A HASH's fields, each JSON; all parsed at once, since lists read thousands of records."""
+    return dict(zip(fields, json.loads(f"[{','.join(fields.values())}]"), strict=True))
 
 
 # ---- the adapter's manifest -------------------------------------------------------------------------------

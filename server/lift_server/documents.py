@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord, Status, original_path
 from lift_server import parts
 from lift_server.errors import NO_RETRY, ApiError, DocumentNotFound, InvalidRequest
+from lift_server.job_states import JobState, job_states
 from lift_server.state import State
 
 log = logging.getLogger(__name__)
 
 Found = tuple[DocumentRecord, JobRecord]
+Listed = tuple[DocumentRecord, JobState]
 BATCH = 100
 SWEEP_S = 60.0  # expired documents are refused at once, and deleted at the next sweep
 
@@ -33,12 +35,12 @@ async def find(state: State, owner: str, document_id: str) -> Found:
 
 
 async def in_order(
-    state: State, owner: str | None, *, start: int = 0, newest_first: bool = True
-) -> AsyncIterator[Found]:
-    """The owner's documents, None: everybody's, from rank `start` on, in order of upload."""
-    while ids := await state.records.ids(owner, start=start, count=BATCH, newest_first=newest_first):
+    state: State, owner: str | None, *, start: int = 0, newest_first: bool = True, batch: int = BATCH
+) -> AsyncIterator[Listed]:
+    """The owner's documents, None: everybody's, from rank `start` on, in order of upload; `batch` at a time."""
+    while ids := await state.records.ids(owner, start=start, count=batch, newest_first=newest_first):
         documents = [d for d in await state.records.documents(ids) if d is not None and not _is_expired(d)]
-        jobs = await state.records.jobs(document.job_key for document in documents)
+        jobs = await job_states(state.records.redis, (document.job_key for document in documents))
         for document, job in zip(documents, jobs, strict=True):
             if job is not None:
                 yield document, job
@@ -47,7 +49,7 @@ async def in_order(
 
 async def page(
     state: State, owner: str, *, after: str | None, limit: int, newest_first: bool, purpose: str | None = None
-) -> tuple[list[Found], bool]:
+) -> tuple[list[Listed], bool]:
     """The owner's next `limit` documents behind `after`, and whether more follow."""
     start = 0
     if after is not None:
@@ -55,14 +57,21 @@ async def page(
         if rank is None:
             raise InvalidRequest("after: no such document.", param="after")
         start = rank + 1
-    found: list[Found] = []
-    async for document, job in in_order(state, owner, start=start, newest_first=newest_first):
+    found: list[Listed] = []
+    batch = min(BATCH, limit + 1)
+    async for document, job in in_order(state, owner, start=start, newest_first=newest_first, batch=batch):
         if purpose not in (None, document.purpose):
             continue
         if len(found) == limit:
             return found, True
         found.append((document, job))
     return found, False
+
+
+async def with_jobs(state: State, listed: list[Listed]) -> list[Found]:
+    """Each with its job's whole record; without those that were deleted meanwhile."""
+    jobs = await state.records.jobs(document.job_key for document, _ in listed)
+    return [(document, job) for (document, _), job in zip(listed, jobs, strict=True) if job is not None]
 
 
 async def original(state: State, owner: str, document_id: str) -> tuple[DocumentRecord, bytes]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from lift_config.contract import DocumentRecord, Failure, JobRecord, Status, UploadRecord
+from lift_server.job_states import JobState
 from lift_server.schemas import UploadFields
 from lift_server.upload import plain_name
 
@@ -111,7 +112,7 @@ class PartObject(BaseModel):
     upload_id: str
 
 
-def file_object(document: DocumentRecord, job: JobRecord) -> FileObject:
+def file_object(document: DocumentRecord, job: JobRecord | JobState) -> FileObject:
     return FileObject(
         id=document.id,
         bytes=document.size_bytes,

@@ -21,6 +21,14 @@ class FixedRecipe(Recipe):
         return "0123456789ab"
 
 
+def test_fields_of_a_hash_are_each_one_value() -> None:
+    assert contract.from_hash({"a": '"x, y"', "b": "[1, 2]", "c": "null"}) == {"a": "x, y", "b": [1, 2], "c": None}
+    assert contract.from_hash({}) == {}
+    for spoilt in ("1, 2", "", "[1"):
+        with pytest.raises(ValueError, match=r"."):
+            contract.from_hash({"a": spoilt, "b": "1"})
+
+
 def test_a_job_key_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A literal: what a running installation has trained must be found again by a new version of this code."""
     monkeypatch.setattr(contract, "PROMPT_VERSION", "1")

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from lift_config.contract import document_redis_key
+from lift_config.contract import document_redis_key, job_redis_key
 
 TEXT = b"The lighthouse keeper of Orvel keeps eleven bees."
 BASE = "smollm2-135m-instruct"
@@ -130,6 +130,17 @@ async def test_pages(front_end: Any, client: AsyncOpenAI) -> None:
     assert (raw["object"], raw["first_id"], raw["last_id"], raw["has_more"]) == ("list", ids[3], ids[2], True)
     empty = (await front_end.client.get("/v1/files?purpose=fine-tune")).json()
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+
+
+async def test_lists_read_of_a_job_what_they_tell(front_end: Any, client: AsyncOpenAI, redis: Any, worker: Any) -> None:
+    """There may be ten thousand, and a record has its timeline, its versions and more."""
+    document = await front_end.upload(TEXT.decode())
+    job = await worker.newest_job()
+    await worker.fail(job, "no task came of it")
+    await redis.hdel(job_redis_key(job.key), "timeline", "synthesis", "progress", "adapters")
+    (file,) = (await client.files.list()).data
+    assert (file.id, file.status, file.status_details) == (document["id"], "error", "no task came of it")
+    assert [model.id async for model in client.models.list()] == [BASE]
 
 
 async def test_deleting_either_deletes_both(front_end: Any, client: AsyncOpenAI) -> None:

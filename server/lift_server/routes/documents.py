@@ -53,7 +53,7 @@ async def list_documents(
     order: Literal["asc", "desc"] = "desc",
 ) -> DocumentList:
     found, has_more = await documents.page(state, owner, after=after, limit=limit, newest_first=order == "desc")
-    shown = [document_object(document, job) for document, job in found]
+    shown = [document_object(document, job) for document, job in await documents.with_jobs(state, found)]
     return DocumentList(
         data=shown,
         first_id=shown[0].id if shown else None,
