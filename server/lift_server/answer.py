@@ -121,6 +121,11 @@ class Answer:
         return usage.prompt_tokens + usage.completion_tokens if usage else self._heard.events
 
     @property
+    def events(self) -> int:
+        """How many came from the engine so far."""
+        return self._heard.events
+
+    @property
     def is_training(self) -> bool:
         """Whether this question is waiting for its adapter."""
         return Phase.WAIT in self._timeline.spans and self._timeline.seconds(Phase.WAIT) is None

@@ -86,7 +86,7 @@ class AnswerStream(Response):
             await self._relay(send)
         except Exception as error:  # noqa: BLE001 - the HTTP edge: the headers are gone, the envelope can still be sent
             self._answer.observed.failure = as_api_error(error)
-            await _write(send, self._dialect.error_event(self._answer.observed.failure))
+            await _write(send, self._dialect.error_event(self._answer.observed.failure, self._answer.events))
 
     async def _relay(self, send: Send) -> None:
         """A chunk that may be the last is held until the next one, or the end, tells: `lift` rides on the last."""

@@ -136,9 +136,11 @@ async def test_a_stream_is_the_engines_but_for_the_model_and_lift(
 @pytest.mark.parametrize("route", ROUTES)
 async def test_an_error_in_a_stream_ends_it(front_end: Any, engine: Any, route: str) -> None:
     engine.stream_error = {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}
-    last = events((await ask(front_end, route, stream=True)).text)[-1]
+    *before, last = events((await ask(front_end, route, stream=True)).text)
     assert last["error"]["code"] == "engine_error"
     assert ("type" in last) is (route == RESPONSES)
+    assert before
+    assert route != RESPONSES or last["sequence_number"] >= len(before)  # they are counted from 0 on
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -48,7 +48,7 @@ def event(chunk: Json) -> bytes:
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
 
 
-def error_event(error: ApiError) -> bytes:
+def error_event(error: ApiError, number: int) -> bytes:
     return event(error.envelope())
 
 

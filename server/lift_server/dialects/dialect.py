@@ -86,5 +86,5 @@ class Dialect(Protocol):
 
     def event(self, chunk: Json) -> bytes: ...
 
-    def error_event(self, error: ApiError) -> bytes:
-        """Such that OpenAI's SDKs raise it."""
+    def error_event(self, error: ApiError, number: int) -> bytes:
+        """Such that OpenAI's SDKs raise it; the events before it have lower numbers, from 0 on."""

@@ -128,11 +128,11 @@ def event(chunk: Json) -> bytes:
     return f"event: {chunk.get('type')}\ndata: {data}\n\n".encode()
 
 
-def error_event(error: ApiError) -> bytes:
+def error_event(error: ApiError, number: int) -> bytes:
     """OpenAI's `error` event; both of its SDKs raise what has `error` in it, whatever the event's name."""
     told = error.envelope()["error"]
     fields = {"type": "error", "code": told["code"], "message": told["message"], "param": told["param"]}
-    return event(fields | {"sequence_number": 0, "error": told})
+    return event(fields | {"sequence_number": number, "error": told})
 
 
 def _file(part: Json, place: str) -> FilePart | None:
