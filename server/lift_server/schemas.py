@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 
 from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, Progress
 
@@ -21,6 +21,11 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError("holds a lone surrogate") from error
     return text
+
+
+def _unless_null(default: Any, kind: Any) -> BeforeValidator:
+    """Null is the default, as OpenAI has it: clients send it for what they were not told. `kind` is for the schema."""
+    return BeforeValidator(lambda given: default if given is None else given, json_schema_input_type=kind | None)
 
 
 class _Request(BaseModel):
@@ -38,6 +43,8 @@ def _one_line(text: str) -> str:
 Title = Annotated[str, StringConstraints(strip_whitespace=True, max_length=512), AfterValidator(_one_line)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(strict=True, max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Mode = Literal["adapter", "context", "hybrid", "auto"]
 
 
 class ExpiresAfter(_Request):
@@ -50,7 +57,7 @@ class UploadFields(_Request):
 
     title: Title | None = None
     recipe: str | None = None
-    metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
+    metadata: Annotated[Metadata, _unless_null({}, Metadata)] = Field(default_factory=dict)
     expires_after: ExpiresAfter | None = None
     base_model: str | None = None
 
@@ -64,11 +71,11 @@ class TextUpload(UploadFields):
 class LiftOptions(_Request):
     """The request field `lift`: how a question about a document is to be answered."""
 
-    mode: Literal["adapter", "context", "hybrid", "auto"] = "adapter"
+    mode: Annotated[Mode, _unless_null("adapter", Mode)] = "adapter"
     max_wait_s: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
     recipe: str | None = None
     ttft_budget_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    evidence: StrictBool = False
+    evidence: Annotated[StrictBool, _unless_null(False, StrictBool)] = False
 
 
 # ---- documents --------------------------------------------------------------------------------------------

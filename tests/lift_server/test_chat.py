@@ -309,6 +309,19 @@ async def test_bodies_that_cannot_be_read(front_end: Any, engine: Any, route: st
     assert engine.asked == engine.passed == []
 
 
+async def test_null_is_the_same_as_nothing(front_end: Any, engine: Any, worker: Any) -> None:
+    """Clients that are generated, or that people wrote, send it for what they were not told."""
+    uploaded = dict.fromkeys(("title", "recipe", "metadata", "expires_after", "base_model"))
+    document_id, adapter = await ready(front_end, worker, **uploaded)
+    lift = dict.fromkeys(("mode", "max_wait_s", "recipe", "ttft_budget_s", "evidence"))
+    named = {"document_id": document_id, "metadata": None, "model": None, "stream": None, "document_ids": None}
+    answer = await front_end.ask(**named, lift=lift)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["lift"]["adapter_id"] == adapter.id
+    nothing = {"document_id": None, "metadata": {"document_id": None}, "lift": None, "cache_salt": None}
+    assert (await front_end.ask(**nothing)).json()["lift"]["answered_from"] == "base"
+
+
 async def test_a_body_that_says_it_is_not_packed(front_end: Any) -> None:
     body, headers = b'{"messages": [{}]}', {"Content-Encoding": "identity"}
     assert (await front_end.client.post("/v1/chat/completions", content=body, headers=headers)).status_code == 200
