@@ -2,7 +2,6 @@
 
 import json
 import os
-import queue
 import subprocess
 import sys
 from array import array
@@ -18,9 +17,9 @@ from lift_config.contract import ADAPTER_FILES
 from lift_config.recipe import load_recipes
 from lift_config.settings import Settings
 from lift_workers.child import GPU_STEP_TOKENS, KEPT_ASIDE, min_step_tokens
-from lift_workers.encode import Pack, TrainingExample, pack
-from lift_workers.session import EXAMPLE_TOKENS, MAX_PADDED, STAGE_STEPS, Session, expected_steps, filled, step_size
-from lift_workers.train import StepResult, WarmTrainer
+from lift_workers.encode import TrainingExample, pack
+from lift_workers.session import EXAMPLE_TOKENS, MAX_PADDED, STAGE_STEPS, filled, step_size
+from lift_workers.train import WarmTrainer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -239,41 +238,3 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
         trainer.adapter.weights.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 0"):
         trainer.step(pack([example(9)]), None)
-
-
-def test_the_steps_of_a_stage_without_a_generator_are_foreseen() -> None:
-    """Its rate falls to zero while tasks still arrive; a generator's tasks nobody can count before."""
-    sketch, balanced = load_recipes()["sketch"], load_recipes()["balanced"]
-    assert expected_steps(sketch, 90, steps=1, examples=6) == 15
-    assert expected_steps(sketch, 90, steps=14, examples=90) == 14
-    assert expected_steps(sketch, 9, steps=1, examples=5) == sketch.least_steps
-    assert expected_steps(sketch, 9, steps=1, examples=0) is None  # it rests before the first step
-    assert expected_steps(balanced, 90, steps=1, examples=6) is None
-
-
-@pytest.mark.parametrize(("written", "known"), [(0, True), (4, False)])
-def test_a_session_tells_each_step_how_many_there_will_be(tmp_path: Path, written: int, known: bool) -> None:
-    trainer = Recording(str(save_tiny_model(tmp_path)), revision=None, device="cpu", dtype=torch.float32)
-    recipe = load_recipes()["sketch"].model_copy(update={"rank": 4, "alpha": 8, "tasks_per_segment": written})
-    inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    inbox.put({"op": "stage", "recipe": recipe.model_dump(), "examples": 40})
-    for number in range(40):
-        inbox.put({"op": "task", "question": f"What is number {number}?", "answer": f"It is {number}."})
-    inbox.put({"op": "end"})
-    inbox.put({"op": "finish"})
-    events = list(Session(trainer, None, inbox, min_step_tokens=1).run())
-    assert events[-1]["steps"] == len(trainer.totals) >= recipe.least_steps
-    assert [total is not None for total in trainer.totals] == [known] * len(trainer.totals)
-    assert not known or trainer.totals[-1] == len(trainer.totals)
-
-
-class Recording(WarmTrainer):
-    """What each step was told of the stage's length."""
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.totals: list[int | None] = []
-
-    def step(self, pack: Pack, total_steps: int | None) -> StepResult:
-        self.totals.append(total_steps)
-        return super().step(pack, total_steps)

@@ -290,7 +290,7 @@ def test_export_is_what_peft_and_vllm_read(
 
 def test_learning_rate_warms_up_and_falls() -> None:
     linear, peak = recipe(schedule="linear"), recipe().learning_rate
-    assert learning_rate(linear, 0, None) == pytest.approx(peak / 2)
+    assert learning_rate(linear, 0, None) == pytest.approx(peak / 4)
     assert learning_rate(linear, 50, None) == peak
     assert learning_rate(linear, 50, 100) == pytest.approx(peak / 2)
     assert learning_rate(recipe(schedule="constant"), 99, 100) == peak

@@ -6,7 +6,6 @@ one that nobody asks for its next event.
 
 from __future__ import annotations
 
-import math
 import queue
 import random
 from collections.abc import Iterable, Iterator
@@ -52,8 +51,7 @@ class Session:
     def _stage(self, recipe: Recipe, expected_examples: int) -> Iterator[Message]:
         (self._trainer.stage if self.is_begun else self._trainer.begin)(recipe)
         self.is_begun, steps_before = True, self._steps
-        step_tokens = step_size(recipe, expected_examples, self._min_step_tokens)
-        for batch, total in self._batches(recipe, step_tokens, expected_examples):
+        for batch, total in self._batches(recipe, step_size(recipe, expected_examples, self._min_step_tokens)):
             if batch is REST:
                 yield {"event": "suspended"}
                 continue
@@ -69,15 +67,13 @@ class Session:
     def _counts(self) -> Message:
         return {"steps": self._steps, "tokens": self._tokens, "examples": self._trained}
 
-    def _batches(
-        self, recipe: Recipe, step_tokens: int, expected_examples: int
-    ) -> Iterator[tuple[Batch | None, int | None]]:
-        """Steps with the number of this stage's steps in all, expected_steps() while tasks still arrive."""
-        first, seen, is_written_beside = 0, 0, recipe.tasks_per_segment > 0
+    def _batches(self, recipe: Recipe, step_tokens: int) -> Iterator[tuple[Batch | None, int | None]]:
+        """Steps with the number of this stage's steps in all, None while tasks still arrive."""
+        first, is_written_beside = 0, recipe.tasks_per_segment > 0
         self._trainer.share_cores(is_written_beside)
         for batch in filled(self._arriving(), step_tokens):
-            first, seen = first + (batch is not REST), seen + len(batch or ())
-            yield batch, expected_steps(recipe, expected_examples, first, seen)
+            first += batch is not REST
+            yield batch, None
             self._trainer.share_cores(is_written_beside)  # again: after a rest another document has been at it
         self._trainer.share_cores(False)
         later = list(self._later(recipe, step_tokens, first))
@@ -122,14 +118,6 @@ class Session:
         if message is None:
             raise SystemExit("the supervisor is gone")
         return message
-
-
-def expected_steps(recipe: Recipe, expected_examples: int, steps: int, examples: int) -> int | None:
-    """Of a stage, by the `examples` that filled its first `steps`. None where a generator writes some of them: how many
-    will pass its filters nobody can say."""
-    if recipe.tasks_per_segment or not examples:
-        return None
-    return max(recipe.least_steps, math.ceil(recipe.epochs * steps * expected_examples / examples))
 
 
 def step_size(recipe: Recipe, examples: int, least: int) -> int:

@@ -23,7 +23,7 @@ from lift_workers.loss import weighted_loss
 from lift_workers.norm import replace_norms
 from lift_workers.tree import ATTENTION
 
-WARMUP_STEPS = 2  # a first version has a dozen steps: four were a third of it (docs/benchmarks/README.md)
+WARMUP_STEPS = 4  # Adam's second moment is unsettled in its first steps
 MAX_GRAD_NORM = 1.0
 
 
