@@ -13,7 +13,7 @@ from statistics import linear_regression, mean
 
 from redis.asyncio import Redis
 
-from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key
+from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key, text_path
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
 from lift_server.errors import DocumentNotFound, TtftBudgetUnmet
@@ -37,7 +37,7 @@ async def recipe_within(state: State, job: JobRecord, budget_s: float) -> str:
 async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
     """For each recipe served here, the time until its version is there; None where it was never measured."""
     records = state.records
-    measured, text_bytes = await asyncio.gather(_speeds(records.redis), records.text_bytes(job.key))
+    measured, text_bytes = await asyncio.gather(_speeds(records.redis), records.size_bytes(text_path(job.key)))
     if text_bytes is None:
         raise DocumentNotFound
     course = _Course(job, text_bytes, measured)
@@ -110,7 +110,7 @@ async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | 
     keys = list(dict.fromkeys(await state.records.queued(JOBS_STREAM)))
     keys = keys[: keys.index(job.key)] if job.key in keys else keys
     jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]
-    sizes = await asyncio.gather(*(state.records.text_bytes(one.key) for one in jobs))
+    sizes = await asyncio.gather(*(state.records.size_bytes(text_path(one.key)) for one in jobs))
     courses = [_Course(one, size, measured) for one, size in zip(jobs, sizes, strict=True) if size is not None]
     total_s = _sum(*(course.first_s() for course in courses))
     if total_s is None:

@@ -1,6 +1,7 @@
 """Documents and jobs as they lie in Redis and in the store; every write that must be atomic is here.
 
-In: records. Out: records. The store is written before Redis, so Redis can always be rebuilt from it.
+In: records. Out: records. The store is written before Redis, so Redis can always be rebuilt from it; what a deletion
+leaves undone when it is cut off has expired.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -92,20 +94,14 @@ class Records:
         return None if found is None else int(found)
 
     async def stored_job(self, job_key: str) -> JobRecord | None:
-        content = await self.read(job_path(job_key))
-        return None if content is None else JobRecord.from_json(content)
+        return None if (content := await self.read(job_path(job_key))) is None else JobRecord.from_json(content)
 
     async def are_whole(self) -> bool:
         """Whether Redis has all that the store has (recover.py)."""
         return bool(await self.redis.exists(WHOLE_KEY))
 
     async def text(self, job_key: str) -> str | None:
-        content = await self.read(text_path(job_key))
-        return None if content is None else content.decode()
-
-    async def text_bytes(self, job_key: str) -> int | None:
-        """How large the normalised text is; None where there is none."""
-        return await self._size_bytes(text_path(job_key))
+        return None if (content := await self.read(text_path(job_key))) is None else content.decode()
 
     async def users(self, job_key: str) -> set[str]:
         """The ids of the documents that share this job."""
@@ -128,7 +124,8 @@ class Records:
             return None
         return bytes(await found.bytes_async())
 
-    async def _size_bytes(self, path: str) -> int | None:
+    async def size_bytes(self, path: str) -> int | None:
+        """Of an object of the store; None where there is none."""
         try:
             return (await obstore.head_async(self.store, path))["size"]
         except FileNotFoundError:
@@ -207,7 +204,7 @@ class Records:
         if job is None or job.status is not Status.READY:
             return job
         best = job.best()
-        return job if best and await self._size_bytes(adapter_path(best.id, MANIFEST_FILE)) is not None else None
+        return job if best and await self.size_bytes(adapter_path(best.id, MANIFEST_FILE)) is not None else None
 
     async def want(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
         """The job, taken up again for a version of `recipe`; as urgent as a first version, since somebody waits.
@@ -265,6 +262,9 @@ class Records:
         Returns the job that went. Its adapters are left: they may still be answering (hotload.py).
         """
         async with self.lock(document.job_key):
+            async with self.redis.pipeline() as pipe:  # the sweep ends what is cut off from here on
+                write_document(pipe, replace(document, expires_s=0.0))
+                await pipe.execute()
             await self.discard(document_path(document.id))
             while True:
                 with suppress(WatchError):

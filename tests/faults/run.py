@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import redis
 from redis.asyncio import Redis
 from tests.faults import invariants
 from tests.faults.injector import inject
@@ -20,6 +21,7 @@ from tests.faults.load import Load
 from tests.faults.plan import plan
 from tests.product import API_KEY, Key, Product, until
 
+from lift_config.contract import DOCUMENTS_KEY
 from lift_server.engine import Engine
 from lift_server.janitor import clean, clean_engines
 from lift_server.launcher.embedded import embedded_url
@@ -81,12 +83,16 @@ async def _work(product: Product, keys: dict[str, Key], journal: Journal, *, see
 
 
 def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
-    """What each owner is shown when nothing is trained any more."""
+    """What each owner is shown when nothing is trained any more, and every deletion that was cut off has been ended."""
+    url = embedded_url(product.home)
+    assert url
 
     def shown() -> dict[str, list[Json]] | None:
         found = {name: _documents(product, key) for name, key in keys.items()}
-        is_at_work = any(document["unfinished"] for documents in found.values() for document in documents)
-        return None if is_at_work else found
+        documents = [document for documents in found.values() for document in documents]
+        with redis.Redis.from_url(url) as client:
+            is_at_work = client.zcard(DOCUMENTS_KEY) > len(documents)
+        return None if is_at_work or any(document["unfinished"] for document in documents) else found
 
     return until(shown, REST_S)
 
@@ -95,8 +101,8 @@ async def _clean(product: Product) -> None:
     """The janitor's work, without its hour of patience: nothing is on its way any more."""
     url = embedded_url(product.home)
     assert url
-    async with Redis.from_url(url, decode_responses=True) as redis:
-        records = Records(redis, open_store(product.settings.resolved_store_url))
+    async with Redis.from_url(url, decode_responses=True) as client:
+        records = Records(client, open_store(product.settings.resolved_store_url))
         await clean(records, young_s=0)
         engine = Engine((product.engine_url,), API_KEY)
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lift_config.contract import AdapterRecord, JobRecord, SynthesisUsage, document_redis_key, job_redis_key
 from lift_server import documents, hotload
@@ -255,6 +256,26 @@ async def test_expired_documents_are_gone_at_once_and_swept_later(front_end: Any
     await documents.sweep(state)
     assert not await redis.exists(document_redis_key(record.id))
     assert [name for name in files(store) if name.startswith("documents/")] == [f"documents/{kept['id']}.json"]
+
+
+@pytest.mark.parametrize("step", ["discard", "_remove_from_redis"])
+async def test_the_sweep_ends_a_deletion_that_was_cut_off(
+    front_end: Any, worker: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before the store's record went, or after it: what is still shown must be what Redis could be rebuilt with."""
+    document_id, _ = await ready(front_end, worker)
+
+    async def cut_off(*_: object, **__: object) -> None:
+        raise RedisConnectionError("Redis was killed")
+
+    state = front_end.app.state.lift
+    with monkeypatch.context() as patch:
+        patch.setattr(state.records, step, cut_off)
+        assert (await front_end.client.delete(f"/v1/documents/{document_id}")).status_code == 503
+    assert (await front_end.client.get(f"/v1/documents/{document_id}")).status_code == 404
+    await documents.sweep(state)
+    assert not await redis.keys("lift:document:*")
+    assert [name for name in files(store) if name.startswith(("documents/", "originals/"))] == []
 
 
 async def test_models(front_end: Any, worker: Any) -> None:
