@@ -18,6 +18,7 @@ import obstore
 from lift_config.contract import (
     ADAPTER_FILES,
     MANIFEST_FILE,
+    DocumentRecord,
     adapter_path,
     document_path,
     job_path,
@@ -27,6 +28,7 @@ from lift_config.contract import (
 from lift_server.engine import Engine
 from lift_server.errors import StorageUnavailable
 from lift_server.records import Records
+from lift_server.recover import has_job, unreadable_is_left_alone
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,15 @@ async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[s
     return deleted
 
 
+async def _no_job(records: Records, document_id: str) -> bool:
+    if await records.document(document_id) is not None:
+        return False
+    content = await records.read(document_path(document_id))
+    with unreadable_is_left_alone(document_path(document_id)):
+        return content is not None and not await has_job(records, DocumentRecord.from_json(content).job_key)
+    return False
+
+
 async def _no_document(records: Records, document_id: str) -> bool:
     """What only the store names is yet to be taken up (recover.py)."""
     return await records.document(document_id) is None and await records.read(document_path(document_id)) is None
@@ -88,6 +99,7 @@ async def _no_version(records: Records, adapter_id: str) -> bool:
 
 
 FOLDERS: dict[str, Unnamed] = {
+    "documents": _no_job,  # before its original, which it names
     "originals": _no_document,
     "texts": _no_users,
     "jobs": _no_users,
@@ -99,7 +111,8 @@ def _paths(folder: str, name: str) -> list[str]:
     """Of an adapter the manifest first: without it there is none."""
     if folder == "adapters":
         return [adapter_path(name, file) for file in (MANIFEST_FILE, *ADAPTER_FILES)]
-    return [{"originals": original_path, "texts": text_path, "jobs": job_path}[folder](name)]
+    path = {"documents": document_path, "originals": original_path, "texts": text_path, "jobs": job_path}[folder]
+    return [path(name)]
 
 
 async def _old(records: Records, folder: str, young_s: float) -> AsyncIterator[str]:

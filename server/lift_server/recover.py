@@ -70,21 +70,30 @@ async def _restore_documents(records: Records, ids: list[str]) -> int:
     listed = await records.redis.zmscore(DOCUMENTS_KEY, ids)
     lost = [one for one, *found in zip(ids, known, listed, strict=True) if None in found]
     for document_id in lost:
-        with _unreadable_is_left_alone(document_path(document_id)):
+        with unreadable_is_left_alone(document_path(document_id)):
             content = await records.read(document_path(document_id))
             if content is None:
                 continue  # deleted this moment
+            document = DocumentRecord.from_json(content)
+            if not await has_job(records, document.job_key):
+                continue
             async with records.redis.pipeline() as pipe:
-                write_document(pipe, DocumentRecord.from_json(content))
+                write_document(pipe, document)
                 await pipe.execute()
     return len(lost)
+
+
+async def has_job(records: Records, job_key: str) -> bool:
+    """Without one a document's upload was cut off, and never answered: the janitor deletes it."""
+    known = await records.redis.exists(job_redis_key(job_key))
+    return bool(known) or await records.size_bytes(job_path(job_key)) is not None
 
 
 async def _restore_jobs(records: Records, keys: list[str]) -> int:
     known = await records.jobs(keys)
     restored = 0
     for key in (key for key, job in zip(keys, known, strict=True) if job is None):
-        with _unreadable_is_left_alone(job_path(key)):
+        with unreadable_is_left_alone(job_path(key)):
             job = await records.stored_job(key)
             if job is None or not await records.redis.exists(job_documents_redis_key(key)):
                 continue  # no document uses it: an upload or a deletion was cut off
@@ -105,7 +114,7 @@ async def _restore_job(records: Records, job: JobRecord) -> bool:
 
 
 @contextmanager
-def _unreadable_is_left_alone(path: str) -> Iterator[None]:
+def unreadable_is_left_alone(path: str) -> Iterator[None]:
     """One spoilt record must not keep all others from being served."""
     try:
         yield

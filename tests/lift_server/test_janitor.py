@@ -72,6 +72,20 @@ async def test_a_document_that_only_the_store_names_stays(front_end: Any, redis:
     assert files(store) == before
 
 
+async def test_an_upload_that_was_cut_off_before_it_had_a_job_goes(start: Any, redis: Any, store: Path) -> None:
+    """Nobody was told of it, and without a job it would never be trained nor shown."""
+    await (await start()).upload(TEXT)
+    (job,) = (store / "jobs").iterdir()
+    job.unlink()
+    await redis.flushall()
+    front_end = await start()
+    assert not await redis.keys("lift:document:*")
+    leave(store, spoilt := f"documents/doc_{'4' * 24}.json")
+    age(store)
+    assert await clean(front_end.app.state.lift.records) == {"documents": 1, "originals": 1, "texts": 1}
+    assert files(store) == {spoilt}
+
+
 async def test_while_redis_is_not_whole_nothing_goes(redis: Redis, tmp_path: Path) -> None:
     records = Records(redis, from_url(tmp_path.as_uri()))
     for name in LEFT:
