@@ -14,7 +14,8 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
 | lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
-| lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; taken when lift:jobs is empty |
+| lift:jobs:bulk               | STREAM  | server         | worker         | likewise; behind lift:jobs        |
+| lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; behind both             |
 | lift:jobs:dead               | STREAM  | worker         | operator       | trimmed to the newest 1,000       |
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
@@ -74,7 +75,9 @@ def cache_salt(owner: str, given: str = "") -> str | None:
 JOBS_STREAM = "lift:jobs"
 JOBS_GROUP = "workers"
 JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
+BULK_STREAM = "lift:jobs:bulk"  # first versions that take long, or are one of many: nobody else is to wait for them
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
+STREAMS = (JOBS_STREAM, BULK_STREAM, REFINE_STREAM)  # in the order they are worked off
 DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
 DOCUMENTS_KEY = "lift:documents"
@@ -278,7 +281,8 @@ class JobRecord:
     """One training: inputs, then what became of it. `fence` counts claims; only the newest may publish.
 
     `status` says whether it can be asked; `unfinished` whether training is wanted or under way, which it may be
-    after `ready`: better versions follow. `traceparent` (W3C) is the upload's trace.
+    after `ready`: better versions follow. `traceparent` (W3C) is the upload's trace. `text_bytes` and `is_bulk`, which
+    says that its first version waits in BULK_STREAM, are missing in records of version 0.1.
     """
 
     key: str
@@ -291,6 +295,8 @@ class JobRecord:
     status: Status = Status.QUEUED
     unfinished: bool = True
     traceparent: str | None = None
+    text_bytes: int = 0
+    is_bulk: bool = False
     tokens: int = 0
     fence: int = 0
     progress: Progress = Progress()

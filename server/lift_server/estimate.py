@@ -5,7 +5,6 @@ In: Speeds, the queue, the document's job. Out: seconds by recipe, or the one re
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from statistics import linear_regression, mean
 
 from redis.asyncio import Redis
 
-from lift_config.contract import JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key, text_path
+from lift_config.contract import BULK_STREAM, JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
-from lift_server.errors import DocumentNotFound, TtftBudgetUnmet
+from lift_server.errors import TtftBudgetUnmet
 from lift_server.recipes import all_servable
 from lift_server.state import State
 from lift_server.versions import will_bring
+from lift_server.writes import stream_of
 
 Measured = Mapping[str, Sequence[Speed]]
 
@@ -36,11 +36,8 @@ async def recipe_within(state: State, job: JobRecord, budget_s: float) -> str:
 
 async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
     """For each recipe served here, the time until its version is there; None where it was never measured."""
-    records = state.records
-    measured, text_bytes = await asyncio.gather(_speeds(records.redis), records.size_bytes(text_path(job.key)))
-    if text_bytes is None:
-        raise DocumentNotFound
-    course = _Course(job, text_bytes, measured)
+    measured = await _speeds(state.records.redis)
+    course = _Course(job, measured)
     ahead_s = await _ahead_s(state, job, measured)
     return {name: course.left_s(name, ahead_s) for name in all_servable(state.settings)}
 
@@ -76,14 +73,13 @@ class _Course:
     """A job's way through its versions, as far as can be foretold."""
 
     job: JobRecord
-    text_bytes: int
     measured: Measured
 
     def left_s(self, recipe: str, ahead_s: float | None) -> float | None:
         """Until the version of `recipe`, with `ahead_s` of other jobs before this one where no worker has it yet."""
         if self.job.version_of(recipe):
             return 0.0
-        needed_s = training_s(self.text_bytes, self.measured.get(recipe, ()))
+        needed_s = training_s(self.job.text_bytes, self.measured.get(recipe, ()))
         if not self.job.unfinished:
             return _sum(ahead_s, needed_s)
         if not will_bring(self.job, recipe):
@@ -105,14 +101,13 @@ class _Course:
 
 
 async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | None:
-    """What stands in lift:jobs before this job, shared by the workers there are. Refinements step back, also for a
-    refinement whose version somebody asks for (records.want)."""
-    keys = list(dict.fromkeys(await state.records.queued(JOBS_STREAM)))
+    """What stands in lift:jobs before this job, shared by the workers there are; for bulk, also what stands before it
+    in that stream. Refinements step back, also for one whose version somebody asks for (records.want)."""
+    streams = (JOBS_STREAM, BULK_STREAM) if stream_of(job) == BULK_STREAM else (JOBS_STREAM,)
+    keys = list(dict.fromkeys(await state.records.queued(*streams)))
     keys = keys[: keys.index(job.key)] if job.key in keys else keys
     jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]
-    sizes = await asyncio.gather(*(state.records.size_bytes(text_path(one.key)) for one in jobs))
-    courses = [_Course(one, size, measured) for one, size in zip(jobs, sizes, strict=True) if size is not None]
-    total_s = _sum(*(course.first_s() for course in courses))
+    total_s = _sum(*(_Course(one, measured).first_s() for one in jobs))
     if total_s is None:
         return None
     return total_s / max(1, await state.records.workers())

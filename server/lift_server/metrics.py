@@ -11,6 +11,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from lift_config.contract import (
+    BULK_STREAM,
     JOBS_STREAM,
     REFINE_STREAM,
     AdapterRecord,
@@ -22,7 +23,7 @@ from lift_config.contract import (
 from lift_config.phases import Phase, Timeline
 from lift_config.settings import SloSettings
 
-STREAMS = {"first": JOBS_STREAM, "refine": REFINE_STREAM}  # by the label that names them
+STREAMS = {"first": JOBS_STREAM, "bulk": BULK_STREAM, "refine": REFINE_STREAM}  # by the label that names them
 # vLLM's own (engine-facts.md, 4), so that the two can be laid over each other.
 # fmt: off
 TTFT_BUCKETS_S = (

@@ -41,6 +41,7 @@ from lift_config.contract import (
     owner_redis_key,
     text_path,
 )
+from lift_server.bulk import in_line
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
@@ -188,6 +189,7 @@ class Records:
             job = taken_up(known or await self._sound_job(fresh.key) or fresh, fresh)
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
+                job = await in_line(self.redis, job)
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]

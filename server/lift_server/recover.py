@@ -18,8 +18,7 @@ from redis.exceptions import WatchError
 from lift_config.contract import (
     DOCUMENTS_KEY,
     JOB_FIELD,
-    JOBS_STREAM,
-    REFINE_STREAM,
+    STREAMS,
     WHOLE_KEY,
     DocumentRecord,
     JobRecord,
@@ -136,7 +135,7 @@ async def _enqueue_lost(records: Records, keys: list[str]) -> int:
 
 
 async def _enqueue(records: Records, key: str) -> None:
-    async with records.transaction(job_redis_key(key), JOBS_STREAM, REFINE_STREAM) as pipe:
+    async with records.transaction(job_redis_key(key), *STREAMS) as pipe:
         (job,) = await records.jobs([key])
         if job is None or not job.unfinished or key in await _queued(records):
             return
@@ -146,4 +145,4 @@ async def _enqueue(records: Records, key: str) -> None:
 
 
 async def _queued(records: Records) -> set[str]:
-    return set(await records.queued(JOBS_STREAM, REFINE_STREAM))
+    return set(await records.queued(*STREAMS))

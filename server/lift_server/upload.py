@@ -84,6 +84,7 @@ def fresh_job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> 
         recipe=recipe.name,
         received_s=upload.received_s,
         traceparent=upload.traceparent,
+        text_bytes=len(text.encode()),
         fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
         timeline=_queued_timeline(upload.received_s),
     )

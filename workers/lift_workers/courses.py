@@ -51,7 +51,7 @@ MakeCourse = Callable[[str, Recipe, Generator, Trainer], Course]
 
 
 class Outranked(Exception):
-    """A job without a version goes before the refinement at hand."""
+    """Another job goes before the one at hand."""
 
 
 @dataclass
@@ -98,14 +98,15 @@ class Courses:
         self._put_aside: dict[str, _Begun] = {}  # by job key, the oldest first
 
     async def work(self, claim: Claim, outranked: Callable[[], Coroutine[Any, Any, NoReturn]]) -> None:
-        """Train until a version is published, or until `outranked` raises Outranked within a refinement's stage."""
+        """Train until a version is published, or until `outranked` raises Outranked within the stage of a job that
+        others go before."""
         began_s, key = time.monotonic(), claim.job.key
         begun = await self._begun(claim.job)
         try:
             while not claim.has_ended:
                 await self._stage(claim, begun, outranked, began_s)
         except Outranked:
-            logger.info("job %s: put aside for one without a version", key)
+            logger.info("job %s: put aside for one that goes before it", key)
             begun.interrupted = True
         begun.spent_s += time.monotonic() - began_s
         if not begun.course.done:
@@ -130,7 +131,7 @@ class Courses:
         """Train the course's next stage, and publish it where it is no version yet. Only training is broken off."""
         with self._fresh_folder() as folder:
             training = begun.course.stage(claim.job, folder, claim.report)
-            stage = await first(training, *([outranked()] if claim.is_refinement else []))
+            stage = await first(training, *([outranked()] if claim.outranked_by else []))
             begun.interrupted |= stage.name in begun.stages  # the child lost it, so it was trained again
             begun.stages.append(stage.name)
             if claim.job.version_of(stage.name) and not begun.course.done:

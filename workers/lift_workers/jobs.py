@@ -1,6 +1,6 @@
 """The queue's consuming half, on Redis Streams: claim one job, keep its lease, write what becomes of it.
 
-In: entries of JOBS_STREAM and, behind them, of REFINE_STREAM, each naming a job's HASH. Out: changed HASHes, each
+In: entries of STREAMS, each naming a job's HASH. Out: changed HASHes, each
 change announced on CHANGED_CHANNEL. The HASH is the truth and an entry only wakes a worker, so a duplicate entry is
 harmless. Every write is fenced: it happens only while this claim's own `fence` stands and the job is `unfinished`.
 """
@@ -18,6 +18,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from lift_config.contract import (
+    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_STREAM,
     JOB_FIELD,
@@ -25,6 +26,7 @@ from lift_config.contract import (
     JOBS_STREAM,
     REFINE_STREAM,
     SPEEDS_KEPT,
+    STREAMS,
     WORKER_PREFIX,
     Failure,
     JobRecord,
@@ -41,7 +43,7 @@ from lift_workers.race import ended
 Report = Callable[[JobRecord], Awaitable[None]]
 """Takes a job with newer values of REPORTED; whatever else it carries is not written."""
 
-STREAMS = (JOBS_STREAM, REFINE_STREAM)  # in the order they are worked off
+AWAITED = (JOBS_STREAM, BULK_STREAM)  # first versions: a worker without work begins them at once
 REPORTED = ("progress", "timeline", "tokens", "synthesis")
 FINISHED = (*REPORTED, "status", "unfinished", "adapters", "error")
 DEAD_LETTERS = 1000
@@ -65,7 +67,7 @@ class Queue:
         self.redis = redis
         self.name = name
         self.lease_ms = int(lease_s * 1000)
-        self._newest: Any = "0-0"  # entry of JOBS_STREAM, when it was last looked at
+        self._newest: dict[Any, Any] = {}  # entry of each of AWAITED, when they were last looked at
         self._reading: asyncio.Future[Any] | None = None
 
     async def claim(self, streams: Sequence[str] = STREAMS) -> Claim | None:
@@ -84,14 +86,15 @@ class Queue:
         return None
 
     async def wait(self, block_s: float) -> None:
-        """Until JOBS_STREAM gets an entry that the last claim() did not see, or `block_s` are over, or a little sooner.
+        """Until AWAITED get an entry that the last claim() did not see, or `block_s` are over, or a little sooner.
 
         It takes nothing: an entry read on behalf of nobody would wait for a whole lease. Where it is cancelled its
         read goes on, for the next wait(): a read that is broken off costs its connection, and redis-py, in Python
         3.11, may swallow the cancellation.
         """
         if self._reading is None or self._reading.done():
-            read = self.redis.xread({JOBS_STREAM: self._newest}, count=1, block=max(1, int(block_s * 1000)))
+            seen = self._newest or dict.fromkeys(AWAITED, "0-0")
+            read = self.redis.xread(seen, count=1, block=max(1, int(block_s * 1000)))
             self._reading = asyncio.ensure_future(read)
         await asyncio.shield(self._reading)
 
@@ -108,8 +111,9 @@ class Queue:
 
     async def _entry(self, streams: Sequence[str]) -> tuple[str, str, str] | None:
         """A stream, its entry and the job it names."""
-        newest: Any = await self.redis.xrevrange(JOBS_STREAM, count=1)
-        self._newest = newest[0][0] if newest else "0-0"
+        for stream in AWAITED:
+            newest: Any = await self.redis.xrevrange(stream, count=1)
+            self._newest[stream] = newest[0][0] if newest else "0-0"
         for stream in streams:
             if found := await self._abandoned(stream) or await self._next(stream):
                 return stream, *found
@@ -180,14 +184,14 @@ class Claim:
         self.has_ended = False
         self._moved_s = time.monotonic()
         self._queue = queue
-        self._stream = stream
+        self.stream = stream
         self._entry = entry
         self._lock = asyncio.Lock()  # so that a heartbeat cannot mistake this claim's own end for a lost lease
 
     @property
-    def is_refinement(self) -> bool:
-        """Whether jobs without a version go before it."""
-        return self._stream == REFINE_STREAM
+    def outranked_by(self) -> tuple[str, ...]:
+        """The streams whose jobs go before it."""
+        return STREAMS[: STREAMS.index(self.stream)]
 
     @property
     def silent_s(self) -> float:
@@ -199,8 +203,8 @@ class Claim:
         queue, key = self._queue, self.job.key
 
         def renew(pipe: Pipeline) -> None:
-            pipe.xclaim(self._stream, JOBS_GROUP, queue.name, 0, (self._entry,), justid=True)  # idle time back to 0
-            pipe.set(job_lease_redis_key(key), lease_of(self._stream, self._entry), px=queue.lease_ms)
+            pipe.xclaim(self.stream, JOBS_GROUP, queue.name, 0, (self._entry,), justid=True)  # idle time back to 0
+            pipe.set(job_lease_redis_key(key), lease_of(self.stream, self._entry), px=queue.lease_ms)
             pipe.set(WORKER_PREFIX + queue.name, key, px=queue.lease_ms)
 
         await self._write(renew)
@@ -256,7 +260,7 @@ class Claim:
             _put(pipe, job, FINISHED)
             pipe.delete(job_lease_redis_key(job.key))
             name, entries = self._queue.name, (self._entry,)
-            pipe.xclaim(self._stream, JOBS_GROUP, name, 0, entries, idle=idle_ms, retrycount=count, justid=True)
+            pipe.xclaim(self.stream, JOBS_GROUP, name, 0, entries, idle=idle_ms, retrycount=count, justid=True)
 
         await self._write(hand_back, job, is_end=True)
 
@@ -268,14 +272,14 @@ class Claim:
             lease: Any = await pipe.get(lease_key)
             pipe.multi()  # type: ignore[no-untyped-call]
             self._drop(pipe)
-            if lease is not None and lease.decode() == lease_of(self._stream, self._entry):
+            if lease is not None and lease.decode() == lease_of(self.stream, self._entry):
                 pipe.delete(lease_key)
 
         await self._queue.redis.transaction(forget, lease_key)
 
     def _drop(self, pipe: Pipeline) -> None:
-        pipe.xack(self._stream, JOBS_GROUP, self._entry)
-        pipe.xdel(self._stream, self._entry)
+        pipe.xack(self.stream, JOBS_GROUP, self._entry)
+        pipe.xdel(self.stream, self._entry)
 
     async def _write(
         self, commands: Callable[[Pipeline], None], job: JobRecord | None = None, *, is_end: bool = False

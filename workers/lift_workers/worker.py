@@ -1,8 +1,8 @@
 """One process, one GPU: claims a job, has it trained and published, and sees to it that every claim comes to an end.
 
 In: the queue. Out: jobs that are ready, failed, or back in the queue. The lease is renewed and a cancel noticed
-beside the work, so nothing the training child does, hanging included, can keep a job. Jobs without a version go
-before refinements: while one of these is at work, the worker keeps looking for one of those.
+beside the work, so nothing the training child does, hanging included, can keep a job. Streams go before one another:
+while a job of a later one is at work, the worker keeps looking for one that goes before it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
 
-from lift_config.contract import JOBS_STREAM, Status
+from lift_config.contract import BULK_STREAM, JOBS_STREAM, REFINE_STREAM, STREAMS, Status
 from lift_config.phases import Phase
 from lift_config.settings import Settings
 from lift_workers import pipeline
 from lift_workers.courses import Courses, MakeCourse, Outranked
 from lift_workers.fence import JobCancelled, LeaseLost
-from lift_workers.jobs import STREAMS, Claim, JobFailed, Queue
+from lift_workers.jobs import Claim, JobFailed, Queue
 from lift_workers.publish import record_end
 from lift_workers.race import first
 from lift_workers.synthesize import Generator
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 POLL_S = 1.0  # between two looks for an abandoned job, and between two looks whether the one at hand was cancelled
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # after an error that no job is to blame for
 RETRY_AFTER_S = 5.0  # times the attempt; an engine that restarts needs a while
+TURN_S = 10.0  # bulk that gave way works so long before it does again, so that it comes to an end
+BULK_FIRST = (BULK_STREAM, JOBS_STREAM, REFINE_STREAM)
 RELEASE_S = 5.0  # a shutdown waits no longer for Redis
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,7 @@ class Worker:
         self._retry_after_s = retry_after_s
         self._beat_s = min(POLL_S, settings.worker.lease_s / 3)
         self._next: Claim | None = None  # claimed, to be seen through once the work at hand has ended
+        self._gave_way: str | None = None  # bulk that did: its job's key, until it has its turn
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then hand back the job at hand. Nothing else ends this."""
@@ -125,7 +129,7 @@ class Worker:
         await first(self._generator.until_up(), _stopped(stop))
         if not self._trainer.running:
             await first(self._trainer.start(), _stopped(stop))
-        await first(self._look(STREAMS), _stopped(stop))
+        await first(self._look(BULK_FIRST if self._gave_way else STREAMS), _stopped(stop))
         if self._next is None and block_s is not None:
             await first(self._queue.wait(block_s), _stopped(stop))
             await first(self._look(STREAMS), _stopped(stop))
@@ -186,17 +190,24 @@ class Worker:
         """The work, with the lease kept beside it. The child is used again only where the work came to rest; else it
         is killed, whatever it is doing, before anything is said about the job."""
         try:
-            await first(self._courses.work(claim, self._outranked), self._keep_lease(claim), _stopped(stop))
+            await first(
+                self._courses.work(claim, partial(self._outranked, claim)), self._keep_lease(claim), _stopped(stop)
+            )
         except BaseException:
             await self._trainer.kill()
             raise
 
-    async def _outranked(self) -> NoReturn:
-        """Wait until a job without a version is in this worker's hands."""
+    async def _outranked(self, claim: Claim) -> NoReturn:
+        """Wait until a job that goes before `claim` is in this worker's hands."""
+        is_its_turn, self._gave_way = claim.job.key == self._gave_way, None
+        if is_its_turn:
+            await asyncio.sleep(TURN_S)
         while self._next is None:
-            await self._look((JOBS_STREAM,))
+            await self._look(claim.outranked_by)
             if self._next is None:
                 await self._queue.wait(POLL_S)
+        if claim.stream == BULK_STREAM:
+            self._gave_way = claim.job.key
         raise Outranked
 
     async def _keep_lease(self, claim: Claim) -> NoReturn:
