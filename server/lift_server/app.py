@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from lift_config.settings import Settings
 from lift_server import documents, errors, gauges, janitor
 from lift_server.access import Access, Gate
+from lift_server.convert.converter import Converter
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.keys import Keys
@@ -81,7 +82,18 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
             resources.push_async_callback(traces.close)
         gate = Gate(redis, keys, settings.limits)
         state = State(
-            settings, records, engine, hotload, watcher, Passages(), metrics, gate, traces, started_s=time.time()
+            settings,
+            records,
+            engine,
+            hotload,
+            watcher,
+            Passages(),
+            metrics,
+            gate,
+            Converter(),
+            {},
+            traces,
+            started_s=time.time(),
         )
         resources.push_async_callback(hotload.close)
         await recover(records, keys)

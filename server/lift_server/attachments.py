@@ -12,9 +12,8 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from lift_config.contract import DocumentRecord, job_documents_redis_key
+from lift_config.contract import DocumentRecord, JobRecord, job_documents_redis_key
 from lift_server import documents
-from lift_server.decode import document_text
 from lift_server.dialects.dialect import FilePart
 from lift_server.errors import DocumentNotFound, InvalidRequest, TooLarge
 from lift_server.question import Question
@@ -22,8 +21,10 @@ from lift_server.quota import Quota
 from lift_server.recipes import servable
 from lift_server.schemas import UploadFields
 from lift_server.state import State
-from lift_server.upload import Upload, accept, fresh_job
+from lift_server.upload import Upload, accept, fresh_job, plain_name, read_text, text_key
 from lift_server.writes import STOPPED
+
+MAX_SEEN = 10_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ async def attach(state: State, question: Question) -> Question:
         return replace(question, inline=())
     async with state.records.lock(f"inline {question.owner} {inline.sha256}"):
         upload = _upload(question, inline)
-        document = await _known(state, question, upload, inline.sha256) or (await accept(state, upload))[0]
+        document = await _document(state, question, upload, inline.sha256)
     return replace(question, document_id=document.id, inline=())
 
 
@@ -82,19 +83,31 @@ def _decoded(part: FilePart, limit_bytes: int) -> Inline:
     return Inline(place, part.filename, content, hashlib.sha256(content).hexdigest())
 
 
-async def _known(state: State, question: Question, upload: Upload, sha256: str) -> DocumentRecord | None:
-    """The owner's document of these bytes that shares the job an upload of them would have."""
+async def _document(state: State, question: Question, upload: Upload, sha256: str) -> DocumentRecord:
+    """Bytes that were read before are not read again, as long as their document is there."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="lift.recipe")
-    fresh = fresh_job(
-        state.settings, upload, await asyncio.to_thread(document_text, upload.content, upload.param), recipe
-    )
+    seen = (upload.owner, sha256, plain_name(upload.filename) or "", recipe.name)
+    text = None
+    if (key := state.inline_keys.get(seen)) is None:
+        text = await read_text(state, upload)
+        key = text_key(state.settings, upload, text, recipe)
+        if len(state.inline_keys) >= MAX_SEEN:
+            state.inline_keys.clear()
+        state.inline_keys[seen] = key
+    known = await _known(state, question, fresh_job(state.settings, upload, key, recipe), sha256)
+    return known or (await accept(state, upload, text))[0]
+
+
+async def _known(state: State, question: Question, fresh: JobRecord, sha256: str) -> DocumentRecord | None:
+    """The owner's document of these bytes that shares the job an upload of them would have."""
+    owner = question.owner
     for document_id in sorted(await state.records.redis.smembers(job_documents_redis_key(fresh.key))):
         with suppress(DocumentNotFound):  # expired, or being deleted
-            document, job = await documents.find(state, upload.owner, str(document_id))
+            document, job = await documents.find(state, owner, str(document_id))
             if document.sha256 != sha256:
                 continue
             if job.status in STOPPED and question.lift.mode != "context":  # which needs no training
-                await state.records.add_again(fresh, Quota(state.records.redis, upload.owner, state.settings.limits))
+                await state.records.add_again(fresh, Quota(state.records.redis, owner, state.settings.limits))
             return document
     return None
 

@@ -1,32 +1,23 @@
-"""Bytes of an upload → its normalised text, or the reason why there is none.
+"""An upload's bytes → its normalised text, or the reason why there is none.
 
 Normalised: decoded, BOM off, line ends LF, NFC; so the same text trains once however it was saved.
 """
 
 from __future__ import annotations
 
-import codecs
+import asyncio
 import re
 import unicodedata
+from collections.abc import Awaitable, Callable
 from itertools import islice
 
-from lift_server.errors import InvalidRequest, UnsupportedFormat
+from lift_server.convert.kinds import Kind, is_utf16, kind_of
+from lift_server.convert.refusal import Refused
+from lift_server.errors import ApiError, InvalidRequest
 
-SUPPORTED = "Plain text and Markdown are supported, as UTF-8, or as UTF-16 with a byte order mark."
-MAGIC = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "a ZIP archive or an Office document",
-    b"PK\x05\x06": "an empty ZIP archive",
-    b"\xd0\xcf\x11\xe0": "an old Office document",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-    b"GIF8": "an image",
-    b"\x7fELF": "a program",
-    b"{\\rtf": "an RTF document",
-}
-UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+Convert = Callable[[bytes, Kind], Awaitable[str]]
+
+REFUSALS = {"unsupported_format": 415, "too_large": 413}  # status by code; any other is a 400
 
 MIN_WORDS = 3
 MIN_UNSPACED_LETTERS = 10
@@ -37,12 +28,50 @@ UNSPACED = re.compile(
 )
 
 
-def document_text(content: bytes, param: str) -> str:
-    """The normalised text. ApiError naming `param` for what is no text, or less than a sentence of it."""
-    for magic, kind in MAGIC.items():
-        if content.startswith(magic):
-            raise UnsupportedFormat(f"The file is {kind}. {SUPPORTED}", param=param)
-    text = normalize(_decode(content, param))
+async def file_text(content: bytes, filename: str | None, param: str, convert: Convert) -> str:
+    """The normalised text of a file of any kind; ApiError naming `param` for what has none."""
+    try:
+        kind = await asyncio.to_thread(kind_of, content, filename)
+        if kind is Kind.TEXT:
+            text = await asyncio.to_thread(_decoded, content)
+        else:
+            text = await convert(content, kind)
+    except Refused as refused:
+        raise _told(refused, param) from refused
+    return await asyncio.to_thread(_checked, text, param)
+
+
+async def plain_text(content: bytes, param: str) -> str:
+    """The same for UTF-8 that is said to be the text itself: nothing is converted."""
+    try:
+        if await asyncio.to_thread(kind_of, content, None) in (Kind.PDF, Kind.ARCHIVE, Kind.RTF):
+            raise Refused("These are a file's bytes, not its text. Upload the file.", code="unsupported_format")
+    except Refused as refused:
+        raise _told(refused, param) from refused
+    return await asyncio.to_thread(_checked, content.decode(), param)
+
+
+def normalize(text: str) -> str:
+    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _told(refused: Refused, param: str) -> ApiError:
+    return ApiError(REFUSALS.get(refused.code, 400), refused.message, code=refused.code, param=param)
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-16" if is_utf16(content) else "utf-8")
+    except UnicodeDecodeError as error:
+        message = f"The file is not valid UTF-16 (byte {error.start}: {error.reason})."
+        raise Refused(message, code="invalid_encoding") from error
+
+
+def _checked(given: str, param: str) -> str:
+    """Normalised; ApiError where it is less than a sentence."""
+    text = normalize(given)
+    if "\x00" in text:
+        raise ApiError(415, "The document holds NUL bytes, so it is not text.", code="unsupported_format", param=param)
     if not text.strip():
         raise InvalidRequest("The document is empty.", param=param, code="empty_document")
     if not _has_a_sentence(text):
@@ -53,35 +82,6 @@ def document_text(content: bytes, param: str) -> str:
             code="document_too_short",
         )
     return text
-
-
-def normalize(text: str) -> str:
-    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def is_utf16(content: bytes) -> bool:
-    """By its byte order mark; without one UTF-16 is not accepted."""
-    return content.startswith(UTF_16) and not content.startswith(UTF_32)
-
-
-def _decode(content: bytes, param: str) -> str:
-    if content.startswith(UTF_32):
-        raise InvalidRequest(f"The file is UTF-32. {SUPPORTED}", param=param, code="invalid_encoding")
-    encoding = "utf-16" if is_utf16(content) else "utf-8"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if b"\x00" in content:
-            raise _binary(param) from error
-        message = f"The file is not valid {encoding.upper()} (byte {error.start}: {error.reason}). {SUPPORTED}"
-        raise InvalidRequest(message, param=param, code="invalid_encoding") from error
-    if "\x00" in text:
-        raise _binary(param)
-    return text
-
-
-def _binary(param: str) -> UnsupportedFormat:
-    return UnsupportedFormat(f"The file holds NUL bytes, so it is not text. {SUPPORTED}", param=param)
 
 
 def _has_a_sentence(text: str) -> bool:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from lift_config.settings import Settings
 from lift_server.access import Gate
+from lift_server.convert.converter import Converter
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
@@ -30,6 +31,8 @@ class State:
     passages: Passages
     metrics: Metrics
     gate: Gate
+    converter: Converter
+    inline_keys: dict[tuple[str, ...], str]  # attachments.py: the jobs' keys of bytes that were read before
     traces: Traces | None
     started_s: float
 

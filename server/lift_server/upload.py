@@ -11,12 +11,13 @@ import logging
 import re
 import secrets
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lift_config.contract import DocumentRecord, JobRecord, job_key
 from lift_config.phases import Phase, Timeline
 from lift_config.recipe import Recipe
 from lift_config.settings import Settings
-from lift_server.decode import document_text
+from lift_server.decode import file_text, plain_text
 from lift_server.errors import InvalidRequest
 from lift_server.quota import Quota
 from lift_server.recipes import servable
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upload:
-    """What came in, and whose it is. `param` is the field that held the text: `file`, `text`, …"""
+    """What came in, and whose it is. `param` is the field that held it: `file`, `text`, …"""
 
     owner: str
     content: bytes
@@ -38,10 +39,11 @@ class Upload:
     received_s: float
     traceparent: str | None
     purpose: str = "user_data"  # what a client of /v1/files said it is for
+    is_text: bool = False  # the text itself, never to be converted
 
 
-async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecord]:
-    """Record the document and see that it gets trained; returns before that begins."""
+async def accept(state: State, upload: Upload, text: str | None = None) -> tuple[DocumentRecord, JobRecord]:
+    """Record the document and see that it gets trained; returns before that begins. `text` where it is read already."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="recipe")
     check_base_model(state.settings, upload.fields)
     quota = Quota(state.records.redis, upload.owner, state.settings.limits)
@@ -49,8 +51,9 @@ async def accept(state: State, upload: Upload) -> tuple[DocumentRecord, JobRecor
     span = state.traces.upload(upload.received_s, upload.traceparent) if state.traces else None
     if span:
         upload = replace(upload, traceparent=span.traceparent)
-    text, sha256 = await asyncio.to_thread(_read, upload)  # 16 MB take a while to normalise
-    fresh = fresh_job(state.settings, upload, text, recipe)
+    text = await read_text(state, upload) if text is None else text
+    fresh = fresh_job(state.settings, upload, text_key(state.settings, upload, text, recipe), recipe)
+    sha256 = await asyncio.to_thread(lambda: hashlib.sha256(upload.content).hexdigest())
     document = _document(upload, sha256, fresh.key)
     job = await state.records.add(document, fresh, upload.content, text, quota)
     log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
@@ -64,21 +67,32 @@ def check_base_model(settings: Settings, fields: UploadFields) -> None:
         raise InvalidRequest(f"base_model: this server serves {settings.model_name!r} only.", param="base_model")
 
 
-def fresh_job(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> JobRecord:
-    """What trains the upload where nothing has its content yet."""
-    title = upload.fields.title or None
-    key = job_key(
+async def read_text(state: State, upload: Upload) -> str:
+    """Its normalised text."""
+    if upload.is_text:
+        return await plain_text(upload.content, upload.param)
+    limit_bytes = state.settings.server.max_upload_bytes  # for what comes out, too
+    convert = partial(state.converter.text, owner=upload.owner, limit_bytes=limit_bytes)
+    return await file_text(upload.content, upload.filename, upload.param, convert)
+
+
+def text_key(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> str:
+    return job_key(
         owner=upload.owner,
         text=text,
-        title=title,
+        title=upload.fields.title or None,
         base_model=settings.model_name,
         base_revision=settings.base_revision,
         recipe=recipe,
     )
+
+
+def fresh_job(settings: Settings, upload: Upload, key: str, recipe: Recipe) -> JobRecord:
+    """What trains the upload where nothing has its content yet."""
     return JobRecord(
         key=key,
         owner=upload.owner,
-        title=title,
+        title=upload.fields.title or None,
         base_model=settings.model_name,
         base_revision=settings.base_revision,
         recipe=recipe.name,
@@ -94,10 +108,6 @@ def plain_name(filename: str | None) -> str | None:
     """The last part of a path, without control characters or lone surrogates."""
     name = re.split(r"[/\\]", filename or "")[-1]
     return "".join(c for c in name if c.isprintable())[:255] or None
-
-
-def _read(upload: Upload) -> tuple[str, str]:
-    return document_text(upload.content, upload.param), hashlib.sha256(upload.content).hexdigest()
 
 
 def _queued_timeline(received_s: float) -> Timeline:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.lift_server.made_files import lines, pdf
 
 from lift_config.prompts import frame
+from lift_server.convert.converter import Converter
+from lift_server.convert.kinds import Kind
 
 BASE = "smollm2-135m-instruct"
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -70,6 +74,32 @@ async def test_the_same_bytes_are_one_document(front_end: Any, engine: Any, work
     assert DATA not in json.dumps(engine.asked)
 
 
+class CountingConverter(Converter):
+    count = 0
+
+    async def text(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> str:
+        self.count += 1
+        return await super().text(content, kind, owner=owner, limit_bytes=limit_bytes)
+
+
+async def test_a_pdf_that_comes_with_each_turn_is_converted_once(front_end: Any, engine: Any) -> None:
+    """Once more where its document was deleted meanwhile."""
+    converter = CountingConverter()
+    front_end.app.state.lift = replace(front_end.app.state.lift, converter=converter)
+    data = base64.b64encode(pdf([lines(["The horn is heard."])])).decode()
+    part, lift = file_part(CHAT, file_data=f"data:application/pdf;base64,{data}"), {"mode": "context"}
+    for _ in range(3):
+        answer = await ask(front_end, CHAT, part, text_part(CHAT), lift=lift)
+        assert answer.status_code == 200, answer.text
+    assert "The horn is heard." in json.dumps(engine.asked[-1])
+    assert converter.count == 1
+    (document_id,) = await documents(front_end)
+    await front_end.client.delete(f"/v1/documents/{document_id}")
+    await ask(front_end, CHAT, part, text_part(CHAT), lift=lift)
+    assert converter.count == 2
+    assert len(await documents(front_end)) == 1
+
+
 async def test_many_at_once_are_one_document(front_end: Any) -> None:
     part, lift = file_part(CHAT, file_data=DATA), {"mode": "context"}
     answers = await asyncio.gather(*(ask(front_end, CHAT, part, text_part(CHAT), lift=lift) for _ in range(5)))
@@ -108,7 +138,7 @@ async def test_a_large_file_is_no_large_question(start: Any) -> None:
 
 
 UNKNOWN, OTHER = "doc_" + "0" * 24, "doc_" + "1" * 24
-PDF = base64.b64encode(b"%PDF-1.7 and so on").decode()
+GIF = base64.b64encode(b"GIF89a and so on").decode()
 BAD: dict[str, tuple[list[dict[str, Any]], int, str]] = {
     "a URL": ([{"file_url": "http://example.com/a.txt"}], 400, "[0].file_url"),
     "neither": ([{"filename": "a.txt"}], 400, "[0]"),
@@ -119,10 +149,10 @@ BAD: dict[str, tuple[list[dict[str, Any]], int, str]] = {
     "a data URL without base64": ([{"file_data": "data:text/plain,hello"}], 400, "[0].file_data"),
     "a data URL without data": ([{"file_data": "data:text/plain;base64"}], 400, "[0].file_data"),
     "nothing in it": ([{"file_data": ""}], 400, "[0].file_data"),
-    "a kind that is not read": ([{"file_data": PDF}], 415, "[0].file_data"),
+    "a kind that is not read": ([{"file_data": GIF}], 415, "[0].file_data"),
     "an unknown id": ([{"file_id": UNKNOWN}], 404, "document_id"),
     "two ids": ([{"file_id": UNKNOWN}, {"file_id": OTHER}], 400, "document_id"),
-    "two texts": ([{"file_data": DATA}, {"file_data": PDF}], 400, "[1].file_data"),
+    "two texts": ([{"file_data": DATA}, {"file_data": GIF}], 400, "[1].file_data"),
 }
 
 

@@ -202,7 +202,7 @@ async def test_bad_requests(front_end: Any, client: AsyncOpenAI) -> None:
     with refused(400, "empty_document", "file"):
         await create(client, b"")
     with refused(415, "unsupported_format", "file"):
-        await create(client, b"%PDF-1.7 and so on")
+        await create(client, b"\x89PNG and so on")
     with refused(415, "unsupported_media_type", None):
         await client.post("/files", cast_to=object, body={"purpose": "user_data"})
     for query in ("limit=0", "limit=10001", "limit=x", "order=up", "after=doc_x", "after=%00", "purpose=secret"):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.lift_server import made_files
+
+from lift_config.contract import text_path
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 
@@ -137,14 +142,23 @@ BAD_FILES = {
     "two words": (b"Hello world.", 400, "document_too_short"),
     "digits": (b"1 2 3 4 5", 400, "document_too_short"),
     "nine Han letters": ("灯塔守护人养了十一".encode(), 400, "document_too_short"),
-    "latin-1": ("Der Fluß ist lang und breit.".encode("latin-1"), 400, "invalid_encoding"),
     "utf-32": ("The river is long and wide.".encode("utf-32"), 400, "invalid_encoding"),
-    "half a utf-16 letter": ("The river is long.".encode("utf-16")[:-1] + b"", 415, "unsupported_format"),
+    "half a utf-16 letter": ("The river is long.".encode("utf-16")[:-1], 400, "invalid_encoding"),
     "nul": (b"The river\x00 is long and wide.", 415, "unsupported_format"),
     "program": (b"\x7fELF\x02\x01\x01\x00 and so on", 415, "unsupported_format"),
-    "pdf": (b"%PDF-1.7 and so on", 415, "unsupported_format"),
-    "docx": (b"PK\x03\x04 and so on", 415, "unsupported_format"),
-}
+    "an image": (b"\x89PNG and so on", 415, "unsupported_format"),
+    "an old Office document": (b"\xd0\xcf\x11\xe0 and so on", 415, "unsupported_format"),
+    "an encrypted Office document": (
+        b"\xd0\xcf\x11\xe0" + "EncryptedPackage".encode("utf-16-le"), 400, "encrypted_document",
+    ),
+    "an archive": (made_files.archive({"a.txt": TEXT}), 415, "unsupported_format"),
+    "a damaged pdf": (b"%PDF-1.7 and so on", 400, "conversion_failed"),
+    "a damaged docx": (b"PK\x03\x04 and so on", 400, "conversion_failed"),
+    "an encrypted pdf": (made_files.pdf([], made_files.ENCRYPTED), 400, "encrypted_document"),
+    "a scan": (made_files.pdf([[]]), 400, "no_text_layer"),
+    "an empty docx": (made_files.docx(""), 400, "empty_document"),
+    "a pdf of two words": (made_files.pdf([made_files.lines(["Two words."])]), 400, "document_too_short"),
+}  # fmt: skip
 
 
 async def test_bad_files(front_end: Any, redis: Any) -> None:
@@ -154,6 +168,34 @@ async def test_bad_files(front_end: Any, redis: Any) -> None:
         assert (answer.status_code, error["code"], error["param"]) == (status, code, "file"), name
         assert error["type"] == "invalid_request_error"
     assert await redis.keys("lift:*") == [b"lift:whole"]  # no GPU time, no trace
+
+
+async def test_the_same_text_in_files_of_several_formats_trains_once(front_end: Any, redis: Any) -> None:
+    """`bytes`, `sha256` and the content are the file's; a file is what its bytes say, whatever its name."""
+    text = "Der Fluß ist lang."
+    files = {
+        "a.pdf": (made_files.pdf([made_files.lines([text])]), "application/pdf"),
+        "b.pdf": (made_files.docx(made_files.paragraph(text)), "application/octet-stream"),
+        "c.html": (f"<html><p>{text}</html>".encode(), "text/plain; charset=utf-8"),
+        "d.txt": (text.encode("latin-1"), "text/plain"),
+        "e.md": (text.encode(), "text/markdown; charset=utf-8"),
+    }
+    for name, (content, media) in files.items():
+        answer = await front_end.client.post("/v1/documents", **form(content, name))
+        document = answer.json()
+        assert answer.status_code == 200, document
+        assert (document["bytes"], document["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        back = await front_end.client.get(f"/v1/documents/{document['id']}/content")
+        assert (back.content, back.headers["content-type"]) == (content, media)
+    assert await redis.xlen("lift:jobs") == 1
+
+
+async def test_text_that_is_sent_as_text_is_never_converted(front_end: Any, worker: Any, store: Path) -> None:
+    for text in ("<html><p>The horn is heard.", "WEBVTT\n\n00:01.000 --> 00:02.000\nThe horn is heard."):
+        await front_end.upload(text)
+        assert (store / text_path((await worker.newest_job()).key)).read_text() == text
+    answer = await front_end.client.post("/v1/documents", json={"text": "%PDF-1.7 and so on"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_format")
 
 
 async def test_short_texts_that_are_long_enough(front_end: Any) -> None:
@@ -236,4 +278,11 @@ async def test_the_limit(start: Any) -> None:
         assert answer.status_code == 413, answer.text
         assert answer.json()["error"]["code"] == "too_large"
     assert "1000 bytes" in answers[0].text
+    small = made_files.docx(made_files.paragraph("The horn. " * 101))
+    longer = await start(server={"max_upload_bytes": 2000})
+    assert len(small) < 2000
+    assert (await longer.client.post("/v1/documents", **form(small))).status_code == 200
+    small = made_files.docx(made_files.paragraph("The horn. " * 201))
+    answer = await longer.client.post("/v1/documents", **form(small))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert (await front_end.client.post("/v1/documents", **form(b"word " * 200))).status_code == 200

@@ -121,7 +121,7 @@ async def test_what_does_not_fit_together_can_be_mended(client: AsyncOpenAI) -> 
 async def test_parts_that_make_no_document(client: AsyncOpenAI, redis: Any, store: Path) -> None:
     """The upload stays open for others, or to be cancelled."""
     upload = await opened(client, 8)
-    part = await client.uploads.parts.create(upload.id, data=b"%PDF-1.7")
+    part = await client.uploads.parts.create(upload.id, data=b"\x89PNG\x00\x00\x00\x00")
     with refused(415, "unsupported_format", "part_ids"):
         await client.uploads.complete(upload.id, part_ids=[part.id])
     assert not await redis.keys("lift:doc*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,7 +12,7 @@ from lift_config.contract import DocumentRecord
 from lift_server import documents
 from lift_server.archive import open_archive
 from lift_server.body import JSON_GROWTH, Form, form_values, media_type, read_form, read_json
-from lift_server.decode import is_utf16
+from lift_server.convert.kinds import media_of
 from lift_server.errors import TooLarge, UnsupportedFormat, validated
 from lift_server.events import document_events
 from lift_server.middleware import received_s, traceparent
@@ -110,10 +111,7 @@ async def delete(document_id: str, state: CurrentState, owner: CurrentOwner) -> 
 
 def content_response(document: DocumentRecord, original: bytes) -> Response:
     """The upload as it came; of a browser that opens it nothing is executed."""
-    is_markdown = (document.filename or "").lower().endswith((".md", ".markdown"))
-    kind = "text/markdown" if is_markdown else "text/plain"
-    charset = "utf-16" if is_utf16(original) else "utf-8"
-    headers = {"Content-Type": f"{kind}; charset={charset}", "X-Content-Type-Options": "nosniff"}
+    headers = {"Content-Type": media_of(original, document.filename), "X-Content-Type-Options": "nosniff"}
     return Response(original, headers=headers)
 
 
@@ -127,7 +125,7 @@ def _from_json(request: Request, owner: str, values: dict[str, Any], limit_bytes
     content = fields.text.encode()
     if len(content) > limit_bytes:
         raise TooLarge("The text", limit_bytes)
-    return _upload(request, owner, content, "text", None, fields)
+    return replace(_upload(request, owner, content, "text", None, fields), is_text=True)
 
 
 def _upload(

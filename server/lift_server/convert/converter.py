@@ -1,0 +1,111 @@
+"""A file's bytes → its text, by a child that limits itself (__main__.py) and is killed where it takes too long.
+
+Few run at once, one for each owner; others wait. A child gets no environment: a file that takes it over finds no
+secret there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+from weakref import WeakValueDictionary
+
+from lift_server.convert.kinds import Kind
+from lift_server.convert.refusal import Refused
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 2
+TIMEOUT_S = 120.0  # of the wall clock, on a machine that may be busy; the child limits its processor time
+CHILD = (sys.executable, "-P", "-m", "lift_server.convert")
+OUTPUT_EXTRA_BYTES = 64 * 1024
+READ_BYTES = 2**20
+NAMES = {
+    Kind.PDF: "a PDF",
+    Kind.ARCHIVE: "an Office document or EPUB",
+    Kind.RTF: "an RTF document",
+    Kind.HTML: "HTML",
+    Kind.MAIL: "an e-mail",
+    Kind.SUBTITLES: "subtitles",
+    Kind.CSV: "CSV",
+    Kind.LEGACY: "text",
+}
+
+
+class Converter:
+    """`argv` is the child's command, without kind and limit."""
+
+    def __init__(self, argv: Sequence[str] = CHILD, timeout_s: float = TIMEOUT_S) -> None:
+        self._argv = argv
+        self._timeout_s = timeout_s
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def text(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> str:
+        """At most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client."""
+        async with self._turns.setdefault(owner, asyncio.Lock()), self._slots:
+            code, output = await self._run(content, kind, limit_bytes)
+        told: dict[str, Any] = await asyncio.to_thread(json.loads, output) if code == 0 else {}
+        if "text" in told:
+            return str(told["text"])
+        log.info("%s of %d bytes, exit code %s: no text, %s", kind, len(content), code, told)
+        if "code" in told:
+            raise Refused(told["message"], code=told["code"])
+        if code in (None, -signal.SIGXCPU):
+            message = f"The file looks like {NAMES[kind]}; it takes too long to be read."
+            raise Refused(message, code="conversion_timeout")
+        message = (
+            f"The file looks like {NAMES[kind]}, but cannot be read: it is damaged, cut off, or far too large inside."
+        )
+        raise Refused(message, code="conversion_failed")
+
+    async def _run(self, content: bytes, kind: Kind, limit_bytes: int) -> tuple[int | None, bytes]:
+        """The child's exit code and what it said; None where it was too slow."""
+        process = await asyncio.create_subprocess_exec(
+            *self._argv,
+            kind.value,
+            str(limit_bytes),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,  # a parser's words may quote the file
+            env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        writing = asyncio.create_task(_write(process, content))
+        try:
+            async with asyncio.timeout(self._timeout_s):  # not wait_for: in 3.11 it may swallow a cancellation
+                output = await _read(process, 2 * limit_bytes + OUTPUT_EXTRA_BYTES)  # JSON doubles quotes and line ends
+                return await process.wait(), output
+        except TimeoutError:
+            return None, b""
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await writing
+            await process.wait()
+
+
+async def _write(process: asyncio.subprocess.Process, content: bytes) -> None:
+    """Beside the reading: a child may answer before it has read all. One that is gone says why by its exit code."""
+    assert process.stdin is not None
+    with suppress(ConnectionError):
+        process.stdin.write(content)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _read(process: asyncio.subprocess.Process, limit_bytes: int) -> bytes:
+    """To the end, or to where it can be no answer any more: what is cut off is no JSON, and the child is killed."""
+    assert process.stdout is not None
+    output = bytearray()
+    while part := await process.stdout.read(READ_BYTES):
+        output += part
+        if len(output) > limit_bytes:
+            process.kill()
+    return bytes(output)

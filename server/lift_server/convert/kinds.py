@@ -1,0 +1,137 @@
+"""What an upload's bytes are: told by themselves; by the file's name where bytes cannot tell (CSV, …).
+
+In: bytes and the file's name. Out: a Kind; `Refused` for what is known and not read here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from enum import StrEnum
+
+from lift_server.convert.refusal import Refused
+
+SUPPORTED = (
+    "Supported are PDF, DOCX, PPTX, XLSX, EPUB, HTML, RTF, e-mail (.eml), subtitles (.srt, .vtt), CSV, and text of any "
+    "kind: Markdown, LaTeX, source code, …"
+)
+
+
+class Kind(StrEnum):
+    """Each but TEXT, which needs no conversion, is the name of the module here that reads it."""
+
+    TEXT = "text"  # UTF-8, or UTF-16 with a byte order mark: taken as it is
+    LEGACY = "legacy"  # text in another encoding
+    PDF = "pdf"
+    ARCHIVE = "archive"  # a ZIP: Office documents, EPUB
+    HTML = "webpage"
+    RTF = "rtf"
+    MAIL = "mail"
+    SUBTITLES = "subtitles"
+    CSV = "sheet"
+
+
+KNOWN = {
+    b"PK\x05\x06": "an empty ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old Office document (.doc, .ppt, .xls); save it as .docx, .pptx or .xlsx",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"GIF8": "an image",
+    b"II*\x00": "an image",
+    b"MM\x00*": "an image",
+    b"\x7fELF": "a program",
+}
+ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")  # the stream that holds an Office document with a password
+UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+HEAD_BYTES = 16384
+PDF_WITHIN_BYTES = 1024  # readers accept that much before %PDF-
+
+HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+TAG = re.compile(r"<(?:p|div|body|head|h[1-6]|table|ul|ol|span|a|br)\b", re.IGNORECASE)
+SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
+VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
+FIELD = re.compile(r"([!-9;-~]+):[ \t]")  # of a mail's header
+FOLDED = re.compile(r"[ \t]")
+MAIL_FIELDS = frozenset({"from", "date"})
+MAIL_MARKS = frozenset({"message-id", "mime-version", "received", "return-path", "delivered-to"})
+
+
+def kind_of(content: bytes, filename: str | None) -> Kind:
+    """Refused for images, archives and programs, for UTF-32, and for bytes that are no text."""
+    if content[:PDF_WITHIN_BYTES].lstrip().startswith(b"%PDF-"):
+        return Kind.PDF
+    if content.startswith(b"PK\x03\x04"):
+        return Kind.ARCHIVE
+    if content.startswith(b"{\\rtf"):
+        return Kind.RTF
+    _refuse_known(content)
+    return _kind_of_text(content, (filename or "").lower())
+
+
+def media_of(content: bytes, filename: str | None) -> str:
+    """A media type for an accepted upload that is given back. HTML is text here, so that no browser runs it."""
+    kind = kind_of(content, filename)
+    if kind is Kind.PDF:
+        return "application/pdf"
+    if kind in (Kind.ARCHIVE, Kind.RTF):
+        return "application/octet-stream"
+    media = "text/markdown" if (filename or "").lower().endswith((".md", ".markdown")) else "text/plain"
+    if is_utf16(content):
+        return f"{media}; charset=utf-16"
+    return f"{media}; charset=utf-8" if _is_utf8(content) else media
+
+
+def is_utf16(content: bytes) -> bool:
+    """By its byte order mark; without one UTF-16 is not accepted."""
+    return content.startswith(UTF_16) and not content.startswith(UTF_32)
+
+
+def _refuse_known(content: bytes) -> None:
+    if content.startswith(b"\xd0\xcf\x11\xe0") and ENCRYPTED_OFFICE in content:
+        raise Refused("The document is encrypted. Save it without a password.", code="encrypted_document")
+    for magic, kind in KNOWN.items():
+        if content.startswith(magic):
+            raise Refused(f"The file is {kind}. {SUPPORTED}", code="unsupported_format")
+    if content.startswith(UTF_32):
+        raise Refused("The file is UTF-32. Save it as UTF-8.", code="invalid_encoding")
+
+
+def _kind_of_text(content: bytes, name: str) -> Kind:
+    is_wide = is_utf16(content)
+    if b"%PDF-" in content[:PDF_WITHIN_BYTES] and not is_wide and not _is_utf8(content):
+        return Kind.PDF
+    if not is_wide and b"\x00" in content:
+        raise Refused(f"The file holds NUL bytes, so it is not text. {SUPPORTED}", code="unsupported_format")
+    head = content[:HEAD_BYTES].decode("utf-16" if is_wide else "latin-1", "replace").removeprefix("\xef\xbb\xbf")
+    if HTML_START.match(head) or (name.endswith((".html", ".htm", ".xhtml")) and TAG.search(head)):
+        return Kind.HTML
+    if VTT_START.match(head) or SRT_START.match(head):
+        return Kind.SUBTITLES
+    if _is_mail(head, name):
+        return Kind.MAIL
+    if name.endswith((".csv", ".tsv")):
+        return Kind.CSV
+    return Kind.TEXT if is_wide or _is_utf8(content) else Kind.LEGACY
+
+
+def _is_mail(head: str, name: str) -> bool:
+    """A block of header fields at the beginning; without the name .eml also what only a mail program writes."""
+    fields = set()
+    for line in head.splitlines():
+        if found := FIELD.match(line):
+            fields.add(found[1].lower())
+        elif not FOLDED.match(line):
+            break
+    return fields >= MAIL_FIELDS and (name.endswith(".eml") or bool(fields & MAIL_MARKS))
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

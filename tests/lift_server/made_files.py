@@ -1,0 +1,179 @@
+"""Small files of the formats that uploads may have, made of bytes: what writers of these formats write, and no more."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from html import escape
+
+OFFICE = "application/vnd.openxmlformats-officedocument"
+RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+A = (
+    'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" xmlns:r="' + RELATIONS + '" '
+    'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main"'
+)
+S = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="' + RELATIONS + '"'
+
+NAV = ' properties="nav"'
+
+Text = tuple[float, float, float, str]  # x, y, size, text
+
+
+def archive(members: Mapping[str, str | bytes]) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return written.getvalue()
+
+
+def office(kind: str, main: str, members: Mapping[str, str | bytes]) -> bytes:
+    """`main` is the part that the package begins with."""
+    types = f'<Types><Override PartName="/{main}" ContentType="{OFFICE}.{kind}.main+xml"/></Types>'
+    types = types.replace("<Types", '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"')
+    return archive(
+        {"[Content_Types].xml": types, "_rels/.rels": relations({"main": ("officeDocument", main)})} | dict(members)
+    )
+
+
+def relations(targets: Mapping[str, tuple[str, str]]) -> str:
+    found = "".join(
+        f'<Relationship Id="{key}" Type="{RELATIONS}/{kind}" Target="{target}"/>'
+        for key, (kind, target) in targets.items()
+    )
+    return (
+        f'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{found}</Relationships>'
+    )
+
+
+def docx(body: str) -> bytes:
+    """`body` in WordprocessingML; headings are of the style `Heading1`."""
+    style = '<w:style w:type="paragraph" w:styleId="Heading1"><w:name w:val="heading 1"/></w:style>'
+    members = {
+        "word/document.xml": f"<w:document {W}><w:body>{body}</w:body></w:document>",
+        "word/styles.xml": f"<w:styles {W}>{style}</w:styles>",
+        "word/_rels/document.xml.rels": relations({"styles": ("styles", "styles.xml")}),
+    }
+    return office("wordprocessingml.document", "word/document.xml", members)
+
+
+def paragraph(text: str, style: str = "") -> str:
+    properties = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    return f"<w:p>{properties}<w:r><w:t>{escape(text)}</w:t></w:r></w:p>"
+
+
+def pptx(slides: Sequence[str], notes: Mapping[int, str]) -> bytes:
+    """Slides and notes by number are shapes in PresentationML; the order of the files is not that of the slides."""
+    numbers = range(1, len(slides) + 1)
+    members: dict[str, str | bytes] = {
+        "ppt/presentation.xml": f"<p:presentation {A}><p:sldIdLst>"
+        + "".join(f'<p:sldId id="{255 + number}" r:id="rId{number}"/>' for number in numbers)
+        + "</p:sldIdLst></p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relations(
+            {f"rId{number}": ("slide", f"slides/slide{len(slides) - number}.xml") for number in numbers}
+        ),
+    }
+    for number, slide in zip(numbers, slides, strict=True):
+        name = f"slide{len(slides) - number}.xml"
+        members[f"ppt/slides/{name}"] = f"<p:sld {A}><p:cSld><p:spTree>{slide}</p:spTree></p:cSld></p:sld>"
+        if number in notes:
+            target = {"rId1": ("notesSlide", f"../notesSlides/{name}")}
+            members[f"ppt/slides/_rels/{name}.rels"] = relations(target)
+            members[f"ppt/notesSlides/{name}"] = f"<p:notes {A}>{notes[number]}</p:notes>"
+    return office("presentationml.presentation", "ppt/presentation.xml", members)
+
+
+def shape(*paragraphs: str, kind: str = "body") -> str:
+    text = "".join(f"<a:p><a:r><a:t>{escape(one)}</a:t></a:r></a:p>" for one in paragraphs)
+    return f'<p:sp><p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr><p:txBody>{text}</p:txBody></p:sp>'
+
+
+def xlsx(sheets: Mapping[str, Sequence[Sequence[str | float | None]]]) -> bytes:
+    numbers = range(1, len(sheets) + 1)
+    named = zip(numbers, sheets, strict=True)
+    members: dict[str, str | bytes] = {
+        "xl/workbook.xml": f"<workbook {S}><sheets>"
+        + "".join(f'<sheet name="{name}" sheetId="{number}" r:id="rId{number}"/>' for number, name in named)
+        + "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": relations(
+            {f"rId{number}": ("worksheet", f"worksheets/sheet{number}.xml") for number in numbers}
+        ),
+    }
+    for number, rows in zip(numbers, sheets.values(), strict=True):
+        data = "".join(f"<row>{''.join(map(_cell, row))}</row>" for row in rows)
+        members[f"xl/worksheets/sheet{number}.xml"] = f"<worksheet {S}><sheetData>{data}</sheetData></worksheet>"
+    return office("spreadsheetml.sheet", "xl/workbook.xml", members)
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "<c/>"
+    if isinstance(value, str):
+        return f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
+    return f"<c><v>{value}</v></c>"
+
+
+def epub(chapters: Mapping[str, str], more: Mapping[str, str] | None = None) -> bytes:
+    """`chapters`: bodies in HTML by file name, in reading order; a table of contents comes before them."""
+    pages = {"nav.xhtml": "<nav><a href='one.xhtml'>Contents</a></nav>Contents", **chapters}
+    items = "".join(
+        f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"{NAV if name == "nav.xhtml" else ""}/>'
+        for name in reversed(pages)
+    )
+    spine = "".join(f'<itemref idref="{name}"/>' for name in pages)
+    package = (
+        f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{spine}</spine></package>'
+    )
+    container = '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
+    container += '<rootfiles><rootfile full-path="OEBPS/a.opf"/>'
+    members = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": f"{container}</rootfiles></container>",
+        "OEBPS/a.opf": package,
+    }
+    for name, body in pages.items():
+        page = f'<html xmlns="http://www.w3.org/1999/xhtml"><head><title>T</title></head><body>{body}</body></html>'
+        members[f"OEBPS/{name}"] = f'<?xml version="1.0" encoding="utf-8"?>\n{page}'
+    return archive(members | dict(more or {}))
+
+
+def pdf(pages: Sequence[Sequence[Text]], trailer: str = "") -> bytes:
+    """Each page draws its texts; letters are those of Latin-1."""
+    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>".encode(),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>",
+    ]
+    for number, page in enumerate(pages):
+        drawn = "\n".join(f"BT /F {size} Tf {x} {y} Td ({_escaped(text)}) Tj ET" for x, y, size, text in page)
+        content = drawn.encode("cp1252")
+        objects.append(
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Resources<</Font<</F 3 0 R>>>>/Contents %d 0 R>>"
+            % (5 + 2 * number)
+        )
+        objects.append(b"<</Length %d>>\nstream\n%s\nendstream" % (len(content), content))
+    written = b"%PDF-1.4\n"
+    offsets = []
+    for number, one in enumerate(objects, start=1):
+        offsets.append(len(written))
+        written += b"%d 0 obj\n%s\nendobj\n" % (number, one)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    written_table = b"xref\n0 %d\n0000000000 65535 f \n%s" % (size, table)
+    end = f"trailer\n<</Size {size}/Root 1 0 R{trailer}>>\nstartxref\n{len(written)}\n%%EOF".encode("latin-1")
+    return written + written_table + end
+
+
+ENCRYPTED = f"/ID[<{'ab' * 16}><{'ab' * 16}>]/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<{'01' * 32}>/U<{'02' * 32}>>>"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("(", r"\(").replace(")", r"\)")
+
+
+def lines(texts: Sequence[str], *, top: float = 780, left: float = 72, size: float = 11) -> list[Text]:
+    """A paragraph as a writer sets it."""
+    return [(left, top - 1.2 * size * number, size, text) for number, text in enumerate(texts)]

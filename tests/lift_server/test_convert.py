@@ -1,0 +1,368 @@
+"""What is read from files of each format: the text that a person reads, in the order and the paragraphs of the page."""
+
+from __future__ import annotations
+
+import pytest
+from tests.lift_server import made_files
+from tests.lift_server.made_files import docx, epub, lines, paragraph, pdf, pptx, shape, xlsx
+
+from lift_server.convert import archive, legacy, mail, rtf, sheet, subtitles, webpage
+from lift_server.convert import pdf as pdf_reader
+from lift_server.convert.clean import cleaned
+from lift_server.convert.kinds import Kind, kind_of
+from lift_server.convert.refusal import Refused
+
+# ---- PDF ----------------------------------------------------------------------------------------------------------
+
+LOG = [
+    "The lighthouse at Varn Point was built in 1874 by Edda Holm, who had come from",
+    "the mainland with two masons and a boat full of stones; its lamp burns rape-",
+    "seed oil, and ships are warned by three long blasts of a horn.",
+]
+LOG_TEXT = (
+    "The lighthouse at Varn Point was built in 1874 by Edda Holm, who had come from the mainland with two masons and "
+    "a boat full of stones; its lamp burns rapeseed oil, and ships are warned by three long blasts of a horn."
+)
+
+
+def read_pdf(*pages: list[made_files.Text]) -> str:
+    return cleaned(pdf_reader.read(pdf(pages)))
+
+
+def test_a_pdfs_lines_become_paragraphs() -> None:
+    """Wrapped lines are joined, a hyphen at a line's end is taken out; a heading and a gap part paragraphs."""
+    heading = [(72.0, 800.0, 18.0, "Station log")]
+    second = ["The keeper's dog is called Brisket."]
+    assert (
+        read_pdf(heading + lines(LOG, top=770) + lines(second, top=720)) == f"Station log\n\n{LOG_TEXT}\n\n{second[0]}"
+    )
+
+
+def test_an_indented_first_line_begins_a_paragraph() -> None:
+    first = [*lines(LOG)[:-1], (72.0, 780 - 2 * 13.2, 11.0, "seed oil.")]
+    second = [(90.0, 780 - 3 * 13.2, 11.0, "The horn is sounded three times when there is fog on the sea, and")]
+    second += [(72.0, 780 - 4 * 13.2, 11.0, "twice in snow.")]
+    assert read_pdf(first + second).split("\n\n")[1] == (
+        "The horn is sounded three times when there is fog on the sea, and twice in snow."
+    )
+
+
+def test_short_lines_of_a_pdf_stay_lines() -> None:
+    code = ["def horn(times):", "for _ in range(times):", "sound the horn for a while now", "rest()"]
+    assert read_pdf(lines(code)) == "\n".join(code)
+
+
+def test_a_hyphen_stays_where_the_word_has_it() -> None:
+    first = ["A well-known horn that is heard far out at sea by all the ships there are, a well-", "known one."]
+    assert read_pdf(lines(first)).endswith("a well-known one.")
+
+
+WORDS = ("No", "Two", "Seven", "Some")
+
+
+def test_running_heads_and_page_numbers_are_left_out() -> None:
+    """The first head stays: it may be a title."""
+    pages = []
+    for number in range(4):
+        running = [(72.0, 810.0, 9.0, "Varn Point Report"), (280.0, 30.0, 9.0, f"Page {number + 7} of 10")]
+        title = (72.0, 790.0, 20.0, f"Lesson {number}")  # a number that counts, but nothing that runs
+        pages.append([running[0], title, *lines([f"{WORDS[number]} ships passed."], top=740), running[1]])
+    said = "\n\n".join(f"Lesson {number}\n\n{WORDS[number]} ships passed." for number in range(4))
+    assert read_pdf(*pages) == f"Varn Point Report\n\n{said}"
+
+
+def test_a_paragraph_goes_on_over_the_page() -> None:
+    assert (
+        read_pdf(lines(LOG[:1]), lines(["the mainland with two masons."])) == f"{LOG[0]} the mainland with two masons."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(pdf([[], []]), "no_text_layer"), (pdf([lines(LOG)], made_files.ENCRYPTED), "encrypted_document")],
+)
+def test_pdfs_without_text(content: bytes, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        pdf_reader.read(content)
+    assert refused.value.code == code
+
+
+# ---- Office, EPUB -------------------------------------------------------------------------------------------------
+
+
+def test_docx() -> None:
+    """With what was inserted under tracking, without what was deleted; tables row by row."""
+    cells = [["Year", "1874"], ["Builder", "Edda Holm"]]
+    rows = "".join(f"<w:tr>{''.join(f'<w:tc>{paragraph(one)}</w:tc>' for one in row)}</w:tr>" for row in cells)
+    body = (
+        paragraph("Station log", "Heading1")
+        + "<w:p><w:r><w:t xml:space='preserve'>The lamp burns </w:t></w:r>"
+        + "<w:ins><w:r><w:t>rapeseed oil</w:t></w:r></w:ins><w:del><w:r><w:delText>gas</w:delText></w:r></w:del>"
+        + "<w:r><w:t>.</w:t></w:r></w:p>"
+        + paragraph("Ships < boats.")
+        + f"<w:tbl>{rows}</w:tbl>"
+    )
+    text = cleaned(archive.read(docx(body)))
+    assert text == "Station log\n\nThe lamp burns rapeseed oil.\n\nShips < boats.\n\nYear | 1874\nBuilder | Edda Holm"
+
+
+KEEPERS = [["Year", "Keeper"], ["1874", "Holm"]]
+
+
+def test_pptx() -> None:
+    """Slides in the show's order, titles first, then notes; no slide numbers; of alternatives one."""
+    first = shape("Three blasts.", "Two in snow.") + shape("The horn", kind="title") + shape("7", kind="sldNum")
+    cells = [[f"<a:tc><a:p><a:r><a:t>{one}</a:t></a:r></a:p></a:tc>" for one in row] for row in KEEPERS]
+    rows = "".join(f"<a:tr>{''.join(row)}</a:tr>" for row in cells)
+    tables = [f"<a:tbl>{look}{rows}</a:tbl>" for look in ('<a:tblPr firstRow="1"/>', "<a:tblPr/>")]
+    table = f"<p:graphicFrame><a:graphic>{''.join(tables)}</a:graphic></p:graphicFrame>"
+    choice = f"<x><Choice>{shape('New.')}</Choice><Fallback>{shape('Old.')}</Fallback></x>"
+    second = f"<p:grpSp>{shape('In a group.')}</p:grpSp>{table}{choice}"
+    notes = {1: shape("Say it loudly.") + shape("8", kind="sldNum")}
+    assert cleaned(archive.read(pptx([first, second], notes))) == (
+        "The horn\n\nThree blasts.\nTwo in snow.\n\nSay it loudly.\n\nIn a group.\n\n"
+        "Year: 1874; Keeper: Holm\n\nYear | Keeper\n1874 | Holm\n\nNew."
+    )
+
+
+def test_xlsx() -> None:
+    keepers = [["Keepers since 1874"], ["Name", "Ships", "Share"], ["Holm", 112.0, 0.25], ["Brandt", None, 1e-5]]
+    ships = [["Ship", "Cargo"], ["Arvenna", "salt"]]
+    assert cleaned(archive.read(xlsx({"Keepers": keepers, "Ships": ships, "Empty": []}))) == (
+        "Keepers\n\nKeepers since 1874\nName: Holm; Ships: 112; Share: 0.25\nName: Brandt; Share: 1e-05\n\n"
+        "Ships\n\nShip: Arvenna; Cargo: salt"
+    )
+    assert cleaned(archive.read(xlsx({"Ships": ships}))) == "Ship: Arvenna; Cargo: salt"
+
+
+def test_epub() -> None:
+    """In reading order, without the table of contents."""
+    chapters = {"two.xhtml": "<h1>The horn</h1><p>Three blasts.</p>", "one.xhtml": "<h1>The lamp</h1><p>It burns.</p>"}
+    assert cleaned(archive.read(epub(chapters))) == "The horn\n\nThree blasts.\n\nThe lamp\n\nIt burns."
+
+
+def test_a_protected_epub() -> None:
+    locked = '<encryption><CipherReference URI="OEBPS/one.xhtml"/></encryption>'
+    with pytest.raises(Refused) as refused:
+        archive.read(epub({"one.xhtml": "x"}, {"META-INF/encryption.xml": locked}))
+    assert refused.value.code == "encrypted_document"
+
+
+# ---- text with markup ---------------------------------------------------------------------------------------------
+
+PAGE = """<!DOCTYPE html><html><head><title>Varn Point</title><style>p {color: red}</style></head><body>
+<nav><ul><li>Home</li></ul></nav><header><h2>The <em>light</em>house</h2></header>
+<p>Built in&nbsp;1874
+ by Edda&#32;Holm.<br>It burns H<sub>2</sub>O.</p><script>alert(1)</script><p hidden>Not this.</p>
+<div style="display: none">Nor this.</div><noscript>Nor that.</noscript>
+<ol start=3><li><p>One</p><li>Two<ul><li>In it</ul></ol>
+<table><tr><th>Year<th>Keeper</tr><tr><td>1874<td>Edda <b>Holm</b></tr></table>
+<table><tr><td><h3>Layout</h3><p>In a cell.</p></td></tr></table>
+<table><tr><th>Born</th><td>1840</td></tr></table>
+<pre>def horn():
+    blast()</pre>
+<footer>Imprint</footer></body></html>"""
+PAGE_TEXT = """Varn Point
+
+The lighthouse
+
+Built in 1874 by Edda Holm.
+It burns H2O.
+
+3. One
+4. Two
+- In it
+
+Year: 1874; Keeper: Edda Holm
+
+Layout
+
+In a cell.
+
+Born: 1840
+
+def horn():
+    blast()"""
+
+
+def test_html() -> None:
+    assert cleaned(webpage.read(PAGE.encode())) == PAGE_TEXT
+    assert cleaned(webpage.read(b"<html><title>Page</title><h1>Head</h1>A &amp; b")) == "Head\n\nA & b"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html><meta charset=iso-8859-1><p>Der Flu\xdf ist lang.",
+        b"<html><meta charset=utf-8><p>Der Flu\xdf ist lang, und \xfcber ihm steht ein Turm.",
+        "<html><p>Der Fluß ist lang.".encode("utf-16"),
+        "\ufeff<html><p>Der Fluß ist lang.".encode(),
+    ],
+)
+def test_htmls_encodings(content: bytes) -> None:
+    assert "Der Fluß ist lang" in webpage.read(content)
+
+
+RTF = rb"""{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}{\*\generator x;}\pard Der Flu\'df ist \b lang\b0.\par
+\u1044?\u1086?\u1084? it is.\par \trowd\cellx1\cellx2 Year\cell Keeper\cell\row\trowd 1874\cell Holm\cell\row}"""
+
+
+def test_rtf() -> None:
+    assert cleaned(rtf.read(RTF)) == "Der Fluß ist lang.\n\n\u0414\u043e\u043c it is.\n\nYear | Keeper\n1874 | Holm"
+
+
+MAIL = b"""Return-Path: <a@example.com>
+From: =?utf-8?q?Edda_J=C3=B8rgen?= <edda@example.com>
+To: Anna <anna@example.com>
+Subject: The
+ horn
+Date: Mon, 2 Nov 2026 10:00:00 +0100
+Message-ID: <1@example.com>
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary=x
+
+--x
+Content-Type: multipart/alternative; boundary=y
+
+--y
+Content-Type: text/html
+
+<p>Not <b>this</b> one.</p>
+--y
+Content-Type: text/plain; charset=iso-8859-1
+Content-Transfer-Encoding: quoted-printable
+
+Die T=FCr ist offen.
+--y--
+--x
+Content-Type: application/pdf
+Content-Disposition: attachment; filename=a.pdf
+Content-Transfer-Encoding: base64
+
+JVBERi0xLjc=
+--x--
+"""
+
+
+def test_mail() -> None:
+    assert cleaned(mail.read(MAIL)) == (
+        "Subject: The horn\nFrom: Edda Jørgen <edda@example.com>\nTo: Anna <anna@example.com>\n"
+        "Date: Mon, 02 Nov 2026 10:00:00 +0100\n\nDie Tür ist offen."
+    )
+    only_html = b"From: a@b.example\nDate: x\nContent-Type: text/html\n\n<p>One.</p><p>Two.</p>"
+    assert cleaned(mail.read(only_html)).endswith("\n\nOne.\n\nTwo.")
+
+
+SRT = """1
+00:00:01,000 --> 00:00:03,000
+<i>The lighthouse was</i>
+built in 1874.
+
+2
+00:00:03,500 --> 00:00:05,000
+{\\an8}Ships are &amp; were warned
+
+3
+00:00:05,500 --> 00:00:06,000
+by a horn.
+"""
+VTT = """WEBVTT - A title
+
+STYLE
+::cue {color: red}
+
+NOTE not this
+
+intro
+00:01.000 --> 00:03.000 align:start
+<v Edda>The lighthouse was
+
+00:03.000 --> 00:04.000
+The lighthouse was
+
+00:04.000 --> 00:05.000
+built <00:04.500><c>in</c> 1874.
+"""
+
+
+def test_subtitles() -> None:
+    assert (
+        cleaned(subtitles.read(SRT.encode())) == "The lighthouse was built in 1874.\nShips are & were warned by a horn."
+    )
+    rolled = VTT.replace("<v Edda>", "")
+    assert cleaned(subtitles.read(rolled.replace("\n", "\r\n").encode())) == "The lighthouse was built in 1874."
+    assert cleaned(subtitles.read(VTT.encode())).startswith("Edda: The lighthouse was")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'Name,Year\nHolm,1874\n"Brandt, A.",\n', "Name: Holm; Year: 1874\nName: Brandt, A."),
+        ("\ufeffName;Größe\r\nHolm;1,74\r\n".encode(), "Name: Holm; Größe: 1,74"),
+        ("Name\tYear\nHolm\t1874\n".encode("utf-16"), "Name: Holm; Year: 1874"),
+        (b"1874,112\n1902,98\n", "1874 | 112\n1902 | 98"),
+        (b"One column\nHolm\n", "One column\nHolm"),
+    ],
+)
+def test_csv(content: bytes, text: str) -> None:
+    assert cleaned(sheet.read(content)) == text
+
+
+# ---- text in older encodings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Der Fluß ist lang und breit.", "latin-1"),
+        ("It cost £5 in the café at 20° outside.", "latin-1"),
+        ("Le gardien du phare élève onze abeilles. L’été dernier, la tempête a détruit le toit.", "cp1252"),
+        ("Latarnik hoduje jedenaście pszczół. Dom stoi na wzgórzu, a ścieżka prowadzi do źródła.", "cp1250"),
+        ("Смотритель маяка держит одиннадцать пчёл. Дом стоит на холме над морем.", "cp1251"),
+        ("灯台守は十一匹の蜂を飼っている。家は丘の上にある。毎朝、彼は海を見る。", "shift_jis"),
+        ("灯塔守护人养了十一只蜜蜂。房子在山上。每天早晨他看海。", "gb18030"),
+        ("등대지기는 벌 열한 마리를 기른다. 집은 언덕 위에 있다.", "euc_kr"),
+    ],
+)
+def test_older_encodings(text: str, encoding: str) -> None:
+    content = text.encode(encoding)
+    assert kind_of(content, "notes.txt") is Kind.LEGACY
+    assert legacy.read(content) == text
+    assert legacy.read(content + b"\n" + b"plain words\n" * 50_000).startswith(text)
+
+
+def test_cleaned() -> None:
+    assert cleaned("a\x00b\u00adc \r\n\r\n\r\n\x0cﬁre\u2028end\ufffe\n") == "abc\n\nfire\nend"
+
+
+# ---- what a file is -----------------------------------------------------------------------------------------------
+
+KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
+    "text": (b"The horn.", None, Kind.TEXT),
+    "text of a PDF": (b"A PDF begins with %PDF-1.7.", "a.pdf", Kind.TEXT),
+    "a wrong name": (pdf([]), "a.docx", Kind.PDF),
+    "a PDF behind other bytes": (b"HTTP/1.1 200 OK\r\n\r\n%PDF-1.7\n%\xe2\xe3", None, Kind.PDF),
+    "an archive": (docx(""), None, Kind.ARCHIVE),
+    "rtf": (RTF, None, Kind.RTF),
+    "html": (PAGE.encode(), None, Kind.HTML),
+    "xhtml": (b'<?xml version="1.0"?>\n<!-- c -->\n<html xmlns="x"></html>', None, Kind.HTML),
+    "part of a page": (b"<p>The horn.</p>", "a.HTML", Kind.HTML),
+    "Markdown with HTML in it": (b"# Head\n\n<p>The horn.</p>", "a.md", Kind.TEXT),
+    "XML": (b'<?xml version="1.0"?><log/>', "a.xml", Kind.TEXT),
+    "mail": (MAIL, None, Kind.MAIL),
+    "mail by its name": (b"From: a@b.example\nDate: today\n\nHello there.", "a.eml", Kind.MAIL),
+    "a letter": (b"From: Edda\nDate: today\n\nDear Anna,", "a.txt", Kind.TEXT),
+    "srt": (SRT.encode(), None, Kind.SUBTITLES),
+    "vtt": (b"\xef\xbb\xbf" + VTT.encode(), None, Kind.SUBTITLES),
+    "csv": (b"a,b\n1,2\n", "a.csv", Kind.CSV),
+    "csv without its name": (b"a,b\n1,2\n", None, Kind.TEXT),
+    "utf-16": ("The horn.".encode("utf-16"), None, Kind.TEXT),
+    "html in utf-16": (PAGE.encode("utf-16"), None, Kind.HTML),
+    "source code": (b"<?php echo '<html>';", "a.php", Kind.TEXT),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds(name: str) -> None:
+    content, filename, kind = KINDS[name]
+    assert kind_of(content, filename) is kind

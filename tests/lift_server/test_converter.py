@@ -1,0 +1,188 @@
+"""The child that reads files: what it is given, and how hostile files and slow ones end: soon, with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from tests.lift_server import made_files
+from tests.lift_server.made_files import archive, docx, lines, office, paragraph, pdf, pptx, relations, xlsx
+
+from lift_server.convert.archive import MAX_UNPACKED_BYTES
+from lift_server.convert.converter import AT_ONCE, Converter
+from lift_server.convert.kinds import Kind, kind_of
+from lift_server.convert.refusal import Refused
+
+LIMIT_BYTES = 2**20
+
+
+async def read(content: bytes, filename: str | None = None, limit_bytes: int = LIMIT_BYTES) -> str:
+    return await Converter().text(content, kind_of(content, filename), owner="a", limit_bytes=limit_bytes)
+
+
+def child(script: str, *arguments: str, timeout_s: float = 30) -> Converter:
+    """A stand-in for the child; it also gets kind and limit."""
+    return Converter((sys.executable, "-c", script, *arguments), timeout_s)
+
+
+async def ask(converter: Converter, owner: str = "a") -> str:
+    return await converter.text(b"x", Kind.LEGACY, owner=owner, limit_bytes=LIMIT_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("content", "filename", "text"),
+    [
+        (pdf([lines(["The horn is heard far out."])]), None, "The horn is heard far out."),
+        (docx(paragraph("The horn is heard.")), "a.pdf", "The horn is heard."),
+        (xlsx({"Ships": [["Ship", "Cargo"], ["Arvenna", "salt"]]}), None, "Ship: Arvenna; Cargo: salt"),
+        (b"{\\rtf1 The horn is heard.}", None, "The horn is heard."),
+        (b"<html><p>The horn is heard.", None, "The horn is heard."),
+        (b"Ship,Cargo\nArvenna,salt\n", "a.csv", "Ship: Arvenna; Cargo: salt"),
+        (b"WEBVTT\n\n00:01.000 --> 00:02.000\nThe horn.\n", None, "The horn."),
+        ("Der Fluß ist lang.".encode("latin-1"), None, "Der Fluß ist lang."),
+        (b"From: a@b.example\nDate: x\n\nThe horn.", "a.eml", "From: a@b.example\nDate: x\n\nThe horn."),
+    ],
+)
+async def test_each_kind_is_read_by_the_child(content: bytes, filename: str | None, text: str) -> None:
+    assert await read(content, filename) == text
+
+
+ENTITIES = (f'<!ENTITY {chr(98 + depth)} "{f"&{chr(97 + depth)};" * 10}">' for depth in range(9))
+LAUGHS = f'<!DOCTYPE l [<!ENTITY a "ha">{"".join(ENTITIES)}]><l>&j;</l>'
+OUTSIDE = '<!DOCTYPE l [<!ENTITY a SYSTEM "file:///etc/hostname">]><p xmlns:r="x"><sldId r:id="rId1"/>&a;</p>'
+
+
+def presentation(main: str) -> bytes:
+    return office("presentationml.presentation", "ppt/presentation.xml", {"ppt/presentation.xml": main})
+
+
+def announcing(size_bytes: int) -> bytes:
+    """An archive whose first member says that it is so large."""
+    content = bytearray(docx(""))
+    at = content.index(b"PK\x01\x02") + 24
+    content[at : at + 4] = size_bytes.to_bytes(4, "little")
+    return bytes(content)
+
+
+CORNERS = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'
+SPARSE = office(
+    "spreadsheetml.sheet",
+    "xl/workbook.xml",
+    {
+        "xl/workbook.xml": f'<workbook {made_files.S}><sheets><sheet name="A" r:id="a"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": relations({"a": ("worksheet", "a.xml")}),
+        "xl/a.xml": f"<worksheet {made_files.S}><sheetData>{CORNERS}</sheetData></worksheet>",
+    },
+)
+DEEP = "<g>" * 200_000 + "</g>" * 200_000
+NOISE = random.Random(0).randbytes(50_000)
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "an archive of texts": (archive({"a.txt": "The horn.", "b.txt": "The lamp."}), "unsupported_format"),
+    "an OpenDocument file": (archive({"mimetype": "application/vnd.oasis.opendocument.text"}), "unsupported_format"),
+    "an archive cut off": (docx(paragraph("The horn."))[:-50], "conversion_failed"),
+    "an archive that is none": (b"PK\x03\x04 and so on", "conversion_failed"),
+    "a bomb": (announcing(MAX_UNPACKED_BYTES + 1), "too_large"),
+    "laughs": (presentation(LAUGHS), "conversion_failed"),
+    "an entity from outside": (presentation(OUTSIDE), "conversion_failed"),
+    "shapes in shapes": (pptx([DEEP], {}), "conversion_failed"),
+    "a sheet of 17 thousand million cells": (SPARSE, "conversion_failed"),
+    "a PDF cut off": (pdf([lines(["The horn."])])[:300], "conversion_failed"),
+    "a PDF of noise": (b"%PDF-1.7\n" + NOISE, "conversion_failed"),
+    "a PDF with a password": (pdf([], made_files.ENCRYPTED), "encrypted_document"),
+    "a scan": (pdf([[]]), "no_text_layer"),
+    "more text than is taken": ("Der Fluß ist lang. ".encode("latin-1") * (LIMIT_BYTES // 19), "too_large"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_files(name: str) -> None:
+    content, code = HOSTILE[name]
+    with pytest.raises(Refused) as refused:
+        await read(content)
+    assert refused.value.code == code, refused.value.message
+    assert refused.value.message.endswith(".") or "Supported" in refused.value.message
+
+
+async def test_a_file_finds_no_secret_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFT_ENGINE__API_KEY", "secret")
+    script = "import json, os; print(json.dumps({'text': ' '.join(os.environ)}))"
+    assert "LIFT" not in await ask(child(script))
+
+
+LIMITS = """
+import json, resource as r
+from lift_server.convert.__main__ import _limit
+_limit()
+names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_CORE")
+print(json.dumps({"text": json.dumps([r.getrlimit(getattr(r, name))[0] for name in names])}))
+"""
+
+
+async def test_the_child_limits_itself() -> None:
+    assert await ask(child(LIMITS)) == "[1073741824, 60, 32, 0, 0]"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGXCPU)", "conversion_timeout"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "conversion_failed"),
+        ("raise SystemExit(1)", "conversion_failed"),
+        ("while True: print('x' * 100_000)", "conversion_failed"),
+    ],
+)
+async def test_a_child_that_ends_otherwise(script: str, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await ask(child(script))
+    assert refused.value.code == code
+
+
+HANGS = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        await ask(child(HANGS, str(tmp_path / "pid"), timeout_s=1))
+    assert refused.value.code == "conversion_timeout"
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+async def test_nobody_waits_for_it_any_more_and_it_is_ended(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pid")
+    asking = asyncio.create_task(ask(child(HANGS, str(tmp_path / "pid"))))
+    pid = int(await asyncio.to_thread((tmp_path / "pid").read_text))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not is_alive(pid)
+
+
+# Writes down how many are at work beside it.
+COUNTS = """
+import json, os, sys, time
+mine = os.path.join(sys.argv[1], str(os.getpid()))
+open(mine, "w").close()
+time.sleep(0.2)
+print(json.dumps({"text": str(len(os.listdir(sys.argv[1])))}))
+os.remove(mine)
+"""
+
+
+@pytest.mark.parametrize(("owners", "most"), [("abcd", AT_ONCE), ("aaa", 1)])
+async def test_few_run_at_once_and_one_for_an_owner(tmp_path: Path, owners: str, most: int) -> None:
+    converter = child(COUNTS, str(tmp_path))
+    counts = await asyncio.gather(*(ask(converter, owner) for owner in owners))
+    assert max(map(int, counts)) == most
