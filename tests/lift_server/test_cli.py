@@ -53,7 +53,10 @@ class FakeLift:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         error = {"code": "trainer_died", "message": "It died."} if status == "failed" else None
         progress = {"phase": "train", "fraction": 0.25}
-        return {"id": ID, "status": status, "title": "Log", "filename": None, "progress": progress, "error": error}
+        return {
+            **{"object": "document", "id": ID, "status": status, "title": "Log", "filename": None},
+            **{"progress": progress, "error": error},
+        }
 
     async def _upload(self, request: web.Request) -> web.Response:
         if request.content_type == "application/json":
@@ -72,10 +75,10 @@ class FakeLift:
         return web.json_response(self._now())
 
     async def _list(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [self._now()]})
+        return web.json_response({"object": "list", "data": [self._now()]})
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "smol"}]})
+        return web.json_response({"object": "list", "data": [{"id": "smol"}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.questions.append(await request.json())

@@ -10,12 +10,16 @@ import re
 import signal
 import stat
 import tarfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.lift_server.commands import Command
+
+from lift_config.settings import ServerSettings
+from lift_server.client.connection import own_address
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 UNKNOWN = "doc_" + "0" * 24
@@ -264,3 +268,56 @@ async def test_whoever_reads_may_have_enough(lift: Ask, front_end: Any) -> None:
         os.close(writer)
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, errors) == (1, b"")
+
+
+@pytest.mark.parametrize("contents", ["{", "[]", '"doc"'])
+async def test_a_spoilt_file_of_what_came_last(lift: Ask, tmp_path: Path, contents: str) -> None:
+    """What was uploaded stays so; who asks is told which file to delete."""
+    path = tmp_path / "state" / "lift-serve" / "last.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(contents)
+    code, output, errors = await lift("upload")(written(tmp_path))
+    assert (code, output.startswith("doc_")) == (0, True)
+    assert errors == f"lift-serve upload: done, but: {path} cannot be understood: delete it\n"
+    assert (await lift("ask")("How many bees?"))[::2] == (
+        1,
+        f"lift-serve ask: {path} cannot be understood: delete it\n",
+    )
+
+
+async def test_something_else_answers_at_the_address(tmp_path: Path) -> None:
+    """A page instead of JSON, JSON of another API, half an answer."""
+    for body, length, code in ((b"<html>", 6, 1), (b"[1, 2]", 6, 1), (b'{"a": 1}', 8, 1), (b"{", 100, 3)):
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (length, body)
+        async with answering(answer) as url:
+            ended, output, errors = await Command("docs", tmp_path)("--url", url)
+        assert (ended, output) == (code, "")
+        assert errors.startswith(f"lift-serve docs: {url}" if code == 1 else "lift-serve docs: the connection to")
+        assert errors.count("\n") == 1
+        async with answering(answer) as url:
+            ended, output, errors = await Command("doctor", tmp_path)("--url", url)
+        assert (ended, errors) == (1, "")
+        assert output.startswith(f"FAIL  server {url}: ")
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """The address of a server that says this to whoever asks anything."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000"), ("box", "http://box:8000")],
+)
+def test_a_server_of_this_machine_is_found(host: str, address: str) -> None:
+    assert own_address(ServerSettings(host=host)) == address

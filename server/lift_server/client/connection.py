@@ -98,7 +98,7 @@ class Connection:
 
     async def json(self, method: str, route: str, **sent: Any) -> Json:
         async with self.accepted(method, route, **sent) as answer:
-            return _object(await answer.text(errors="replace"), self.address)
+            return await read_object(answer)
 
     async def documents(self) -> list[Json]:
         """All of the owner's, newest first, a page at a time."""
@@ -121,13 +121,15 @@ def refused(status: int, body: str) -> CommandError:
         return CommandError(f"HTTP {status}: {body.strip()[:SHOWN_CHARACTERS] or 'no reason was given'}")
 
 
-def _object(body: str, address: str) -> Json:
+async def read_object(answer: aiohttp.ClientResponse) -> Json:
+    """As LIFT's and OpenAI's all say what they are; another program's answers do not."""
+    body = await answer.text(errors="replace")
     try:
         value = json.loads(body)
     except ValueError:
         value = None
-    if not isinstance(value, dict):
-        raise CommandError(f"{address} answers, but not as LIFT Serve does: {body.strip()[:100]!r}")
+    if not isinstance(value, dict) or "object" not in value:
+        raise CommandError(f"{answer.url.origin()} answers, but not as LIFT Serve does: {body.strip()[:100]!r}")
     return value
 
 

@@ -7,11 +7,10 @@ import sys
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from lift_server.client.connection import Connection, Json, document_route, refused
+from lift_server.client.connection import Connection, Json, document_route, read_object, refused
 from lift_server.client.last import remember
 from lift_server.client.screen import UNFINISHED, Progress, show_list
 from lift_server.exits import Refusals, UntrainedError, UsageError
@@ -99,7 +98,7 @@ async def _ended(connection: Connection, document: Json, progress: Progress) -> 
     return document
 
 
-async def _look(connection: Connection, document_id: str) -> Any:
+async def _look(connection: Connection, document_id: str) -> Json:
     """The document in a moment; later where the key's requests of this minute are used up."""
     pause_s = POLL_S
     while True:
@@ -110,4 +109,4 @@ async def _look(connection: Connection, document_id: str) -> Any:
                 continue
             if answer.status != 200:
                 raise refused(answer.status, await answer.text())
-            return await answer.json()
+            return await read_object(answer)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from lift_config.settings import Settings
-from lift_server.client.connection import Connection, Server, refused
+from lift_server.client.connection import Connection, Server
 from lift_server.doctor.finding import Finding, fail, ok, warn
 from lift_server.engine import Engine
 from lift_server.errors import ApiError
@@ -44,22 +45,25 @@ async def server(at: Server) -> list[Finding]:
     part = f"server {at.address}"
     async with Connection(at) as connection:
         try:
-            await connection.json("GET", "/health")
-            ready = await _ready(connection)
+            async with connection.accepted("GET", "/health"):
+                pass
+            return [*await _ready(connection, part), await _let_in(connection, part)]
         except UnreachableError as error:
             return [fail(part, error.what, error.fix)]
         except CommandError as error:
             return [fail(part, str(error), SERVER_LOG)]
-        return [*_parts(part, ready), await _let_in(connection, part)]
 
 
-async def _ready(connection: Connection) -> dict[str, Any]:
-    """Not ready is an answer too."""
+async def _ready(connection: Connection, part: str) -> list[Finding]:
+    """Not ready is an answer too; a proxy may keep it from the public, as it should."""
     async with connection.reply("GET", "/ready") as answer:
-        if answer.status not in (200, 503):
-            raise refused(answer.status, await answer.text(errors="replace"))
-        parts: dict[str, Any] = (await answer.json())["parts"]
-        return parts
+        body = await answer.text(errors="replace")
+    if answer.status in (401, 403, 404):
+        return [warn(part, "answers; how its parts are is not told here", "ask from within, past the proxy")]
+    try:
+        return _parts(part, json.loads(body)["parts"])
+    except (ValueError, KeyError, TypeError):
+        return [fail(part, f"answers, but not as LIFT Serve does: {body.strip()[:100]!r}", "correct its address")]
 
 
 def _parts(part: str, parts: dict[str, Any]) -> list[Finding]:
