@@ -25,6 +25,10 @@ ROLES = {"server": "lift_server", "worker": "lift_workers", "engine": "lift_engi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next
+        import argcomplete
+
+        argcomplete.autocomplete(parser())
     args, rest = parser().parse_known_args(argv)
     if args.command in ROLES:
         command = [sys.executable, "-m", ROLES[args.command], *rest]

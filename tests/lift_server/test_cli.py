@@ -125,6 +125,22 @@ async def test_help_is_quick_and_imports_nothing_heavy() -> None:
         assert f"  {exit_code:<4} {meaning}\n" in output
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lift-serve dead", "dead-letters"),
+        ("lift-serve ask --mode hy", "hybrid"),
+        ("lift-serve keys create --own", "--owner"),
+    ],
+)
+async def test_a_shell_completes(tmp_path: Path, line: str, offered: str) -> None:
+    path = tmp_path / "offered"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1"}
+    command = Command("", tmp_path, _ARGCOMPLETE_STDOUT_FILENAME=str(path), **asked)
+    assert (await command())[::2] == (0, "")
+    assert path.read_text().split() == [offered]
+
+
 async def test_upload_prints_the_id_alone(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("The lamp burns oil.")
     lift = FakeLift("queued")
