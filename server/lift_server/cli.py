@@ -6,7 +6,7 @@ Nothing heavy is imported before the command is known, so `--help` answers at on
 from __future__ import annotations
 
 import argparse
-import asyncio
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lift_server.arguments import parser
-from lift_server.exits import DONE, FAILED, INTERRUPTED, CommandError, UsageError, tell
+from lift_server.exits import DONE, FAILED, INTERRUPTED, USAGE, CommandError, UsageError, tell
 
 if TYPE_CHECKING:
     from lift_config.settings import Settings
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(parser())
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter of the answer shows another
     args, rest = parser().parse_known_args(argv)
     if args.command in ROLES:
         command = [sys.executable, "-m", ROLES[args.command], *rest]
@@ -59,12 +62,18 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # whoever reads has enough; what is still to be flushed goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except UnicodeError as error:  # a name or a title in another encoding than the terminal's
+        tell(UsageError(str(error)), name, as_json=getattr(args, "json", False))
+        return USAGE
     except OSError as error:
         tell(CommandError(str(error)), name, as_json=getattr(args, "json", False))
         return FAILED
 
 
 def _keys(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from obstore.exceptions import BaseError
     from redis.exceptions import RedisError
 
     from lift_server.keys_command import run
@@ -72,7 +81,7 @@ def _keys(args: argparse.Namespace) -> int:
     os.umask(0o077)
     try:
         told = asyncio.run(run(_settings(), args))
-    except (ValueError, LookupError, RedisError) as error:
+    except (ValueError, LookupError, RedisError, BaseError) as error:
         raise CommandError(str(error)) from error
     if told.output:
         print(told.output)
@@ -84,6 +93,9 @@ def _keys(args: argparse.Namespace) -> int:
 
 
 def _dead_letters(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from obstore.exceptions import BaseError
     from redis.exceptions import RedisError
 
     from lift_server.dead_letters import run
@@ -92,12 +104,14 @@ def _dead_letters(args: argparse.Namespace) -> int:
     os.umask(0o077)
     try:
         print(asyncio.run(run(_settings(), args)))
-    except (LookupError, RedisError, ApiError) as error:
+    except (LookupError, RedisError, BaseError, ApiError) as error:
         raise CommandError(str(error)) from error
     return DONE
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    import asyncio
+
     from lift_server.client.connection import Server, server_address
     from lift_server.doctor.examine import examine, installation, report
 
@@ -124,6 +138,8 @@ def _up(_: argparse.Namespace) -> int:
 
 
 def _ask_server(args: argparse.Namespace) -> int:
+    import asyncio
+
     from lift_server.client import ask, chat, documents, last, upload
     from lift_server.client.connection import Connection, Server, own_address, server_address
 
@@ -176,11 +192,7 @@ def _read_settings() -> Settings:
             for one in error.errors()
         ]
         raise UsageError(f"settings: {'; '.join(found)}") from error
-    except (
-        YAMLError,
-        ValueError,
-        OSError,
-    ) as error:  # ValueError: a file that is no mapping, or a list that is no JSON
+    except (YAMLError, ValueError, OSError) as error:  # ValueError: a file that is no mapping, a list that is no JSON
         raise UsageError(f"settings: {os.environ.get('LIFT_CONFIG', 'the environment')}: {error}") from error
 
 

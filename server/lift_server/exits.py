@@ -55,9 +55,10 @@ class UntrainedError(CommandError):
         super().__init__(message)
 
 
-def tell(error: CommandError, command: str, *, as_json: bool) -> None:
-    """A line for people, or the envelope on a line of its own."""
-    line = json.dumps({"error": error.envelope}) if as_json else f"lift-serve {command}: {error}"
+def tell(error: CommandError, command: str, about: str = "", *, as_json: bool) -> None:
+    """A line for people, or the envelope on a line of its own. `about` is one file of several."""
+    told = {"error": error.envelope} | ({"file": about} if about else {})
+    line = json.dumps(told) if as_json else f"lift-serve {f'{command} {about}'.rstrip()}: {error}"
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
@@ -79,7 +80,7 @@ class Refusals:
         except UnreachableError:
             raise
         except CommandError as error:
-            tell(error, f"{self._command} {about}".rstrip(), as_json=self.as_json)
+            tell(error, self._command, about, as_json=self.as_json)
             self.exit_code = error.exit_code
 
     @contextmanager

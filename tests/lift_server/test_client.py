@@ -114,7 +114,8 @@ async def test_of_several_files_one_is_refused(lift: Ask, tmp_path: Path) -> Non
     code, output, errors = await lift("upload")(empty, good, "--json")
     assert code == 1
     assert [document["filename"] for document in json.loads(output)["data"]] == ["log.txt"]
-    assert json.loads(errors)["error"]["code"] == "empty_document"
+    told = json.loads(errors)
+    assert (told["error"]["code"], told["file"]) == ("empty_document", "empty.txt")
 
 
 @pytest.mark.parametrize("arguments", [("nowhere.txt",), (".",), ("log.txt", "nowhere.txt"), ("-", "-"),
@@ -255,6 +256,32 @@ async def test_settings_that_are_no_good(tmp_path: Path) -> None:
         assert (code, output) == (2, "")
         assert "settings: server.port: " in errors
         assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["my log.txt", "Übung – 1.txt", 'a"b%20.txt', "日本語.md"])
+async def test_a_file_keeps_its_name(lift: Ask, front_end: Any, tmp_path: Path, name: str) -> None:
+    code, output, _ = await lift("upload")(written(tmp_path, name))
+    document = (await front_end.client.get(f"/v1/documents/{output.strip()}")).json()
+    assert (code, document["filename"]) == (0, name)
+
+
+async def test_names_in_another_encoding(lift: Ask, front_end: Any, tmp_path: Path) -> None:
+    """A Latin-1 file name is shown with a question mark; a title cannot be guessed at."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    Path(path).write_text(TEXT)
+    code, output, _ = await lift("upload")(path)
+    assert (code, (await lift("docs")())[1]) == (0, f"{output.strip()}  queued  queue 0 %  caf?.txt\n")
+    code, output, errors = await lift("upload")(path, "--title", os.fsdecode(b"caf\xe9"))
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+
+
+async def test_a_store_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    keys = Command("keys", tmp_path, LIFT_STORE_URL=(tmp_path / "file").as_uri())
+    code, output, errors = await keys("list")
+    assert (code, output) == (1, "")
+    assert errors.startswith("lift-serve keys list: ")
+    assert errors.count("\n") == 1
 
 
 async def test_whoever_reads_may_have_enough(lift: Ask, front_end: Any) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 
 from lift_config.contract import DOCUMENT_ID
-from lift_server.client.connection import Connection, Json
+from lift_server.client.connection import Connection, Json, refused
 from lift_server.client.last import last_document
 from lift_server.client.screen import show_json
-from lift_server.exits import DONE, CommandError, UsageError
+from lift_server.exits import DONE, UsageError
 
 ROUTE = "/v1/chat/completions"
 
@@ -72,5 +72,5 @@ async def _chunks(reply: aiohttp.ClientResponse) -> AsyncIterator[Json]:
         if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
             chunk = json.loads(line[6:])
             if "error" in chunk:
-                raise CommandError(chunk["error"]["message"], chunk["error"])
+                raise refused(reply.status, line[6:].decode())
             yield chunk

@@ -60,13 +60,14 @@ def _file(path: Path) -> _File:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    return _File(path.name, content)
+    return _File(path.name.encode(errors="replace").decode(), content)
 
 
 async def _send(connection: Connection, file: _File, args: Namespace) -> Json:
-    form = aiohttp.FormData()
+    form = aiohttp.FormData(quote_fields=False)  # else a space in the file's name becomes %20, for good
     for name, value in (("title", args.title), ("recipe", args.recipe)):
         if value is not None:
+            value.encode()  # UnicodeError for what aiohttp calls a TypeError
             form.add_field(name, value)
     form.add_field("file", file.content, filename=file.name)
     return await connection.json("POST", "/v1/documents", data=form)
@@ -105,7 +106,8 @@ async def _look(connection: Connection, document_id: str) -> Json:
         await asyncio.sleep(pause_s)
         async with connection.reply("GET", document_route(document_id)) as answer:
             if answer.status == TOO_MANY:
-                pause_s = float(answer.headers.get("Retry-After", POLL_S))
+                told = answer.headers.get("Retry-After", "")
+                pause_s = float(told) if told.isdigit() else POLL_S
                 continue
             if answer.status != 200:
                 raise refused(answer.status, await answer.text())
