@@ -258,7 +258,7 @@ async def test_settings_that_are_no_good(tmp_path: Path) -> None:
         assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["my log.txt", "Übung – 1.txt", 'a"b%20.txt', "日本語.md"])
+@pytest.mark.parametrize("name", ["my log.txt", "Übung 1.txt", 'a"b%20.txt', "日本語.md"])
 async def test_a_file_keeps_its_name(lift: Ask, front_end: Any, tmp_path: Path, name: str) -> None:
     code, output, _ = await lift("upload")(written(tmp_path, name))
     document = (await front_end.client.get(f"/v1/documents/{output.strip()}")).json()
