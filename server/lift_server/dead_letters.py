@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from argparse import Namespace
 from dataclasses import dataclass
@@ -43,7 +44,10 @@ async def run(settings: Settings, args: Namespace) -> str:
         records = Records(redis, open_store(settings.resolved_store_url))
         found = await letters(redis)
         if args.action == "list":
-            return "\n".join([await _line(records, letter) for letter in found])
+            shown = [await _shown(records, letter) for letter in found]
+            return (
+                json.dumps({"object": "list", "data": shown}, indent=2) if args.json else "\n".join(map(_line, shown))
+            )
         return "\n".join(
             [await _retried(records, found, job) for job in args.job or sorted({one.job for one in found})]
         )
@@ -55,13 +59,24 @@ async def letters(redis: Redis) -> list[Letter]:
     return [Letter(entry, fields[JOB_FIELD], fields["code"], fields["attempts"]) for entry, fields in entries]
 
 
-async def _line(records: Records, letter: Letter) -> str:
-    """With what its owner reads and the documents that wait for it."""
+async def _shown(records: Records, letter: Letter) -> dict[str, Any]:
+    """With what its owner reads and the documents that wait for it. `message` is null where that is over."""
     job = await records.job(letter.job)
-    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(letter.at_s))
-    said = job.error.message if job and job.error else "since then trained, cancelled or deleted"
-    documents = " ".join(sorted(await records.users(letter.job))) or "no document"
-    return f"{letter.job}  {when}  {letter.code}, {letter.attempts} attempts  {documents}  {said}"
+    return {
+        "job": letter.job,
+        "at_s": letter.at_s,
+        "code": letter.code,
+        "attempts": int(letter.attempts),
+        "documents": sorted(await records.users(letter.job)),
+        "message": job.error.message if job and job.error else None,
+    }
+
+
+def _line(shown: dict[str, Any]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(shown["at_s"]))
+    said = shown["message"] or "since then trained, cancelled or deleted"
+    documents = " ".join(shown["documents"]) or "no document"
+    return f"{shown['job']}  {when}  {shown['code']}, {shown['attempts']} attempts  {documents}  {said}"
 
 
 async def _retry(records: Records, job_key: str) -> bool:

@@ -150,6 +150,17 @@ class Engine:
         """For each engine, whether it answers."""
         return list(await asyncio.gather(*(self._is_healthy(url) for url in self._urls)))
 
+    async def served(self, url: str) -> list[str] | None:
+        """The names of the models that this engine answers to; None where it refuses our key."""
+        timeout = aiohttp.ClientTimeout(total=HEALTH_S)
+        async with self._reply("GET", f"{url}/v1/models", timeout=timeout) as reply:
+            if reply.status == 401:
+                return None
+            answer = await _json(reply)
+            if reply.status != 200:
+                raise engine_error(reply.status, answer)
+            return [model["id"] for model in answer["data"]]
+
     async def _tokenized(self, url: str, body: Json) -> Json:
         prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
         return await self._call("POST", f"{url}/tokenize", json=prompt)

@@ -5,6 +5,7 @@ Works beside a running server, whose Redis learns of it at once, and without one
 
 from __future__ import annotations
 
+import json
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -41,7 +42,8 @@ async def run(settings: Settings, args: Namespace) -> Told:
             record = await keys.revoke(args.id)
             told = Told("", f"{record.id} ({record.name}) is revoked; answers under way are finished")
         else:
-            told = Told("\n".join(_line(record) for record in await keys.all()), "")
+            records = await keys.all()
+            told = Told(_listed(records) if args.json else "\n".join(_line(record) for record in records), "")
     where = f"store: {settings.resolved_store_url}; {ALONE if redis is None else 'Redis: told'}"
     is_done = redis is not None or not settings.redis_url or args.action != "revoke"
     return Told(told.output, f"{told.aside}\n{where}".strip(), is_done)
@@ -53,6 +55,12 @@ async def _create(keys: Keys, args: Namespace) -> Told:
     limits = Limits(**{name: getattr(args, name) for name in asdict(Limits())})
     secret, record = await keys.create(args.name, args.owner, limits)
     return Told(secret, f"{record.id}, owner {record.owner}. The key is shown this once: keep it now.")
+
+
+def _listed(records: list[KeyRecord]) -> str:
+    """As JSON, without the digests: what they are looked up by is nobody's business."""
+    data = [{name: value for name, value in asdict(record).items() if name != "digest"} for record in records]
+    return json.dumps({"object": "list", "data": data}, indent=2)
 
 
 def _line(record: KeyRecord) -> str:

@@ -20,7 +20,7 @@ def is_local(request: Request) -> bool:
     server: tuple[str, int | None] | None = request.scope.get("server")
     if request.client is None or server is None:
         return False
-    if not _is_loopback(request.client.host) or not _is_loopback(server[0]):
+    if not is_loopback(request.client.host) or not is_loopback(server[0]):
         return False
     headers = request.headers
     if PROXY_HEADERS & set(headers.keys()):
@@ -35,10 +35,10 @@ def _names_loopback(url: str) -> bool:
         name = urlsplit(url).hostname or ""
     except ValueError:
         return False
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
     try:
         ip = ip_address(address)
     except ValueError:

@@ -1,5 +1,6 @@
 """README.md against the code: its tree, settings, recipes, examples, error codes and links."""
 
+import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pydantic import BaseModel
 
 from lift_config.recipe import load_recipes
 from lift_config.settings import BUNDLED_MODEL, Settings, SloSettings
+from lift_server.arguments import parser
+from lift_server.exits import MEANINGS
 from lift_server.launcher.examples import python_example, shell_example
 from lift_server.metrics import Metrics
 
@@ -104,6 +107,15 @@ def test_every_metric_stands_in_its_table() -> None:
         family.name + "_total" * (family.type == "counter") for family in Metrics(SloSettings()).registry.collect()
     }
     assert stated == there
+
+
+def test_every_command_and_exit_code_stands_in_its_table() -> None:
+    rows = table(section("The command line"))
+    stated = {name for row in rows for name in re.findall(r"(?:^|`)([a-z][a-z-]+)", row)}
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert set(commands.choices) <= stated
+    codes = {int(row): cells[0] for row, cells in rows.items() if row.isdigit()}
+    assert {code: meaning.split("; `doctor`")[0] for code, meaning in codes.items()} == MEANINGS
 
 
 def test_the_examples_are_those_that_are_printed() -> None:

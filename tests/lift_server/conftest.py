@@ -57,6 +57,8 @@ class FakeEngine:
         self.traceparents: list[str | None] = []  # that came with them
         self.window = 2048
         self.slots = 4
+        self.serves = BASE
+        self.key = ""  # that /v1/models wants
         self.listed = 0
         self.takes_s = 0.0  # for loading, counting and a first token: time that a phase must account for
         self.refuses_loads = False
@@ -88,6 +90,7 @@ class FakeEngine:
         one = f"{ENGINE_ADAPTERS_ROUTE}/{{adapter_id}}"
         return [
             web.get("/health", self._health),
+            web.get("/v1/models", self._models),
             web.get(ENGINE_ADAPTERS_ROUTE, self._list),
             web.post("/tokenize", self._tokenize),
             web.post("/detokenize", self._detokenize),
@@ -106,6 +109,11 @@ class FakeEngine:
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return web.json_response({"object": "list", "data": [{"id": self.serves, "object": "model"}]})
 
     async def _list(self, _: web.Request) -> web.Response:
         self.listed += 1

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import os
+import pty
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
+from tests.lift_server.commands import Command, Screen
 
+from lift_server.exits import MEANINGS
 from lift_server.launcher.examples import QUESTION, TEXT, examples, python_example, shell_example
 
 ID = "doc_" + "ab" * 12
@@ -49,7 +53,10 @@ class FakeLift:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         error = {"code": "trainer_died", "message": "It died."} if status == "failed" else None
         progress = {"phase": "train", "fraction": 0.25}
-        return {"id": ID, "status": status, "title": "Log", "filename": None, "progress": progress, "error": error}
+        return {
+            **{"object": "document", "id": ID, "status": status, "title": "Log", "filename": None},
+            **{"progress": progress, "error": error},
+        }
 
     async def _upload(self, request: web.Request) -> web.Response:
         if request.content_type == "application/json":
@@ -68,10 +75,10 @@ class FakeLift:
         return web.json_response(self._now())
 
     async def _list(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [self._now()]})
+        return web.json_response({"object": "list", "data": [self._now()]})
 
     async def _models(self, _: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "smol"}]})
+        return web.json_response({"object": "list", "data": [{"id": "smol"}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.questions.append(await request.json())
@@ -86,6 +93,12 @@ class FakeLift:
             await answer.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
         await answer.write(b'data: {"choices": [], "usage": {}}\n\ndata: [DONE]\n\n')
         return answer
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an upload here remembers is nobody else's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 async def run(*command: str) -> tuple[int, str, str]:
@@ -107,7 +120,25 @@ async def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert await run(sys.executable, "-c", heavy) == (0, "[]\n", "")
     code, output, _ = await lift_serve("--help")
     assert code == 0
-    assert {"up", "server", "worker", "engine", "upload", "ask", "status"} <= set(output.split())
+    assert {"up", "server", "worker", "engine", "upload", "ask", "status", "doctor"} <= set(output.split())
+    for exit_code, meaning in MEANINGS.items():
+        assert f"  {exit_code:<4} {meaning}\n" in output
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lift-serve dead", "dead-letters"),
+        ("lift-serve ask --mode hy", "hybrid"),
+        ("lift-serve keys create --own", "--owner"),
+    ],
+)
+async def test_a_shell_completes(tmp_path: Path, line: str, offered: str) -> None:
+    path = tmp_path / "offered"
+    asked = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE": "1"}
+    command = Command("", tmp_path, _ARGCOMPLETE_STDOUT_FILENAME=str(path), **asked)
+    assert (await command())[::2] == (0, "")
+    assert path.read_text().split() == [offered]
 
 
 async def test_upload_prints_the_id_alone(tmp_path: Path) -> None:
@@ -127,11 +158,27 @@ async def test_upload_can_wait_and_tells_of_progress(tmp_path: Path) -> None:
     assert errors == f"{ID}  training  train 25 %  Log\n{ID}  ready  Log\n"
 
 
+async def test_on_a_terminal_progress_is_a_bar(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("The lamp burns oil.")
+    ours, theirs = pty.openpty()
+    async with FakeLift("queued", "training", "ready").serve() as url:
+        arguments = (str(tmp_path / "log.txt"), "--url", url, "--wait")
+        process = await Command("upload", tmp_path).start(*arguments, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        screen = Screen(ours)
+        async with asyncio.timeout(20):
+            await screen.shows(f"{ID}\r\n")
+            await screen.shows("\r\x1b[K[######..................]  25 %  train  Log")
+            await screen.shows(f"\r\x1b[K{ID}  ready  Log\r\n")
+            assert await process.wait() == 0
+    os.close(ours)
+
+
 async def test_waiting_for_a_document_that_fails_fails(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("The lamp burns oil.")
     async with FakeLift("queued", "failed").serve() as url:
         code, _, errors = await lift_serve("upload", str(tmp_path / "log.txt"), "--url", url, "--wait")
-    assert code == 1
+    assert code == 4
     assert "It died." in errors
 
 
@@ -159,8 +206,8 @@ async def test_the_servers_own_words_are_shown_when_it_refuses() -> None:
 
 async def test_no_server_is_said_so() -> None:
     code, _, errors = await lift_serve("status", "--url", "http://127.0.0.1:9")
-    assert code == 1
-    assert errors.startswith("lift-serve status: Cannot connect to host 127.0.0.1:9")
+    assert code == 3
+    assert errors.startswith("lift-serve status: Cannot connect to host 127.0.0.1:9 (Connection refused): start")
 
 
 async def test_wrong_arguments_are_refused() -> None:

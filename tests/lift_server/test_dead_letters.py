@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,21 @@ async def test_listed_with_reason_and_documents(front_end: Any, worker: Any, red
     assert code == 0
     for part in (job_key, "engine_unavailable, 3 attempts", document_id, "No engine wrote the synthetic tasks."):
         assert part in output
+
+
+async def test_listed_as_json(front_end: Any, worker: Any, redis: Any, command: Command) -> None:
+    document_id, job_key = await failed(front_end, worker, redis)
+    code, output, errors = await command("list", "--json")
+    (letter,) = json.loads(output)["data"]
+    assert (code, errors) == (0, "")
+    assert abs(letter.pop("at_s") - time.time()) < 60
+    assert letter == {
+        "job": job_key,
+        "code": "engine_unavailable",
+        "attempts": 3,
+        "documents": [document_id],
+        "message": "No engine wrote the synthetic tasks.",
+    }
 
 
 async def test_retried_it_is_trained(front_end: Any, worker: Any, redis: Any, command: Command) -> None:

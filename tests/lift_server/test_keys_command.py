@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from tests.lift_server.commands import Command
 
 from lift_config.contract import KEYS_KEY
+from lift_server.keys import digest_of
 from lift_server.launcher.embedded import embedded_redis, embedded_url
 
 SECRET = re.compile(r"sk-lift-[A-Za-z0-9_-]{43}\n")
@@ -46,6 +48,16 @@ async def test_a_running_server_learns_at_once(front_end: Any, tmp_path: Path, v
     assert (await command("revoke", id_in(errors)))[0] == 0
     assert (await front_end.client.get("/v1/documents", headers=headers)).status_code == 401
     assert "revoked" in (await command("list"))[1]
+
+
+async def test_listed_as_json(tmp_path: Path, valkey_url: str) -> None:
+    command = Command("keys", tmp_path, valkey_url)
+    _, secret, _ = await command("create", "mine", "--documents", "2")
+    code, output, errors = await command("list", "--json")
+    (key,) = json.loads(output)["data"]
+    assert (code, errors) == (0, "")
+    assert (key["name"], key["limits"]["documents"], key["revoked_s"]) == ("mine", 2, None)
+    assert digest_of(secret.strip()) not in output
 
 
 async def test_a_second_key_for_an_owner(front_end: Any, tmp_path: Path, valkey_url: str) -> None:

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lift_config.settings import Settings
+from lift_server.client.connection import own_address
 from lift_server.launcher.embedded import embedded_redis
 from lift_server.launcher.examples import examples
 from lift_server.launcher.processes import AlreadyRunningError, end_leftovers, sole_user
@@ -143,7 +144,7 @@ async def _start(launch: _Launch) -> None:
     for part in parts(settings, environment, launch.commands):
         supervisor.start(part)
         screen.say(f"{part.name} is starting; log: {supervisor.log_path(part)}")
-    address = f"http://{_reachable(settings.server.host)}:{settings.server.port}"
+    address = own_address(settings.server)
     await _server_ready(address, launch)
     screen.status("")
     screen.say(examples(address, environment["LIFT_SERVED_NAME"], time.monotonic() - launch.began_s))
@@ -181,11 +182,6 @@ def parts(settings: Settings, environment: Mapping[str, str], commands: Commands
 
 def _numbered(role: str, index: int, command: tuple[str, ...], environment: Mapping[str, str]) -> Part:
     return Part(role, f"{role}-{index}", (*command, "--index", str(index)), environment)
-
-
-def _reachable(host: str) -> str:
-    """An address to call where the server listens on all of them."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
 async def _redis_answers(url: str) -> None:

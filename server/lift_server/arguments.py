@@ -1,0 +1,110 @@
+"""The arguments of `lift-serve`: in: nothing; out: the parser, with every command's help. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from lift_server.exits import MEANINGS
+
+LIMITS = {
+    "requests_per_minute": "requests",
+    "tokens_per_minute": "tokens of prompts and answers",
+    "documents": "documents that the owner has",
+    "bytes": "bytes of the owner's documents, together",
+    "training": "documents of the owner in training at once",
+}
+MODES = ("adapter", "auto", "context", "hybrid")
+EXAMPLE = 'lift-serve upload report.txt && lift-serve ask "Who signed it?"'
+LAST = "a document's id; default: the one uploaded last from here to this address"
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def parser() -> argparse.ArgumentParser:
+    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items())
+    top = argparse.ArgumentParser(
+        prog="lift-serve",
+        description="Answers from documents' weights (LIFT).",
+        epilog=f"example:\n  {EXAMPLE}\n\nexit codes:\n{codes}\n\n"
+        "`lift-serve COMMAND --help` tells of a command. Errors go to standard error; with --json as a JSON object.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = top.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+    add("up", help="start Redis, engines, workers and the server on this machine")
+    add("server", help="only the HTTP front end", add_help=False)
+    add("worker", help="only a training worker (--index N)", add_help=False)
+    add("engine", help="only a vLLM engine (--index N)", add_help=False)
+    json = argparse.ArgumentParser(add_help=False)
+    json.add_argument("--json", action="store_true", help="one JSON value on standard output, errors as JSON too")
+    client = argparse.ArgumentParser(add_help=False)
+    client.add_argument("--url", help="the server's address; default: from the settings")
+    client.add_argument("--key", help="an API key, where the server wants one; default: LIFT_API_KEY")
+    _add_asking(add, client, json)
+    _add_documents(add, client, json)
+    _add_operating(add, client, json)
+    return top
+
+
+def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.ArgumentParser) -> None:
+    upload = add("upload", parents=[client, json], help="upload documents, print their ids")
+    upload.add_argument("files", nargs="+", metavar="FILE", help="text or Markdown; - is standard input")
+    upload.add_argument("--title", help="names the document in every question")
+    upload.add_argument("--recipe", help="how its adapter is trained")
+    upload.add_argument("--wait", action="store_true", help="return when every adapter is ready, show how far it is")
+    ask = add(
+        "ask", parents=[client, json], help="ask a question of a document", usage="%(prog)s [options] [DOC] QUESTION"
+    )
+    ask.add_argument("words", nargs="+", metavar="[DOC] QUESTION", help=f"DOC: {LAST}")
+    chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
+    chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
+    for command in (ask, chat):
+        command.add_argument("--mode", choices=MODES, help="where answers come from")
+
+
+def _add_documents(add: Add, client: argparse.ArgumentParser, json: argparse.ArgumentParser) -> None:
+    add("docs", parents=[client, json], help="list all documents, newest first")
+    status = add("status", parents=[client, json], help="list the newest documents, or show one as JSON")
+    status.add_argument("document", nargs="?", metavar="DOC", help="a document's id")
+    export = add("export", parents=[client, json], help="a document's adapter into a tar that PEFT and vLLM can load")
+    export.add_argument("document", metavar="DOC", help="a document's id")
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: the server's name for it, in this folder"
+    )
+    export.add_argument("--force", action="store_true", help="overwrite a file that is there")
+    remove = add("rm", parents=[client, json], help="delete documents")
+    remove.add_argument("documents", nargs="+", metavar="DOC", help="a document's id")
+
+
+def _add_operating(add: Add, client: argparse.ArgumentParser, json: argparse.ArgumentParser) -> None:
+    add(
+        "doctor",
+        parents=[client, json],
+        help="check the deployment, say what to fix",
+        description="Checks what the settings here name: files, Redis, store, engines, workers, server. With --url "
+        "only the server there, as it is seen from here. Changes nothing; exit code 1 where something FAILs.",
+    )
+    keys = add("keys", help="create, list or revoke API keys")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="print a new key, this once")
+    create.add_argument("name", metavar="NAME", help="for your own eyes, in `keys list`")
+    create.add_argument("--owner", help="a second key for this owner, or `default`: what was uploaded without keys")
+    for limit, what in LIMITS.items():
+        help_ = f"{what}; 0: no limit; default: the setting"
+        create.add_argument(f"--{limit.replace('_', '-')}", type=_count, metavar="N", help=help_)
+    actions.add_parser("list", parents=[json], help="every key's id, owner and limits")
+    actions.add_parser("revoke", help="a key is refused from now on").add_argument("id", metavar="ID")
+    letters = add("dead-letters", help="list jobs that failed after every attempt, or retry them")
+    actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser(
+        "list", parents=[json], help="each job, when and why it failed, and the documents that wait for it"
+    )
+    retry = actions.add_parser("retry", help="put jobs into the queue again")
+    retry.add_argument("job", nargs="*", metavar="JOB", help="as `list` names it; default: all")
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
