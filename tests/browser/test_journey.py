@@ -66,6 +66,7 @@ async def test_pasted_text_and_dropped_files_are_documents(page: Page, front_end
     await expect(page.get_by_label("Text", exact=True)).to_have_value(TEXT)
     await page.get_by_role("button", name="Learn this text").click()
     await expect(page.get_by_role("heading", name="Untitled")).to_be_focused()
+    await expect(page.get_by_label("Text", exact=True)).to_have_value("")
     await page.evaluate(event, ["DragEvent", "drop", "", "dataTransfer"])
     await expect(page.get_by_role("heading", name="dropped.txt")).to_be_focused()
     assert await page.locator(".list .name").all_inner_texts() == ["dropped.txt", "Untitled"]

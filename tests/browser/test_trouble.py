@@ -112,6 +112,13 @@ async def test_the_key_is_asked_for_kept_for_the_tab_and_never_shown(page: Page,
     await expect(other.get_by_role("dialog")).to_contain_text("You didn't provide an API key.")
 
 
+async def test_from_elsewhere_without_keys_the_server_says_what_helps(page: Page) -> None:
+    await page.context.set_extra_http_headers({"X-Forwarded-For": "192.0.2.7"})
+    await page.reload()
+    await expect(page.get_by_role("alert")).to_contain_text("run `lift-serve keys create NAME` there")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 async def test_a_revoked_key_shows_nothing_more(page: Page, front_end: Any) -> None:
     mine = await holder(front_end)
     await mine.upload(TEXT, title="Orvel")

@@ -8,7 +8,7 @@ import { button, el } from "./elements.js";
 import { follow } from "./following.js";
 
 export function createConversation(documentId, modelName) {
-  const log = el("div", { class: "log", role: "log", "aria-label": "Conversation" });
+  const log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Conversation" } /* answers announce themselves, whole */);
   const composer = createComposer({ onAsk: ask, onCompare: compare, onStop: stop });
   const anew = button("New conversation", startAnew, { class: "quiet", hidden: true });
   let turns = []; // { question, result }

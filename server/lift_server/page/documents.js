@@ -10,7 +10,8 @@ const PAGE = 20;
 const MOST = 100; // the server's largest page
 const AGAIN_MS = 10_000;
 
-export function createList(host) {
+// `again` is called where loading failed and is to be tried anew.
+export function createList(host, again) {
   const shown = new Map(); // by id: { shown, link }, newest first
   const list = el("ul", { class: "list" });
   const empty = el("p", { class: "hint" }, "None yet.");
@@ -46,7 +47,7 @@ export function createList(host) {
       older.hidden = !page.has_more;
     } catch (error) {
       if (error.status === 401) before(); // whoever comes next may be somebody else
-      trouble.replaceChildren(problem(error, refresh));
+      trouble.replaceChildren(problem(error, again));
     }
     empty.hidden = shown.size > 0 || trouble.hasChildNodes();
   }

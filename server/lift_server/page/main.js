@@ -10,7 +10,7 @@ import { EXAMPLE, setUpUpload } from "./upload.js";
 import { watch } from "./watching.js";
 
 const byId = (id) => document.getElementById(id);
-const list = createList(byId("list"));
+const list = createList(byId("list"), start);
 const panels = new Map(); // by document id; each keeps its conversation
 let model = ""; // the base model's name in the API
 let leave = () => {};

@@ -16,7 +16,8 @@ export function createPanel(id, { modelName, onDocument, onDeleted }) {
   const heading = el("h2", { tabindex: "-1" });
   const status = el("span");
   const facts = el("span", { class: "hint" });
-  const trouble = el("div");
+  const trouble = el("div"); // of what was done here
+  const connection = el("div"); // of watching; gone with the next change
   const learning = createLearning();
   const conversation = createConversation(id, modelName);
   const stop = button("Stop learning", () => act(async () => onDocument(await call(path("/cancel"), { method: "POST" }))));
@@ -51,7 +52,7 @@ export function createPanel(id, { modelName, onDocument, onDeleted }) {
 
   function show(given) {
     shown = given;
-    trouble.replaceChildren();
+    connection.replaceChildren();
     heading.textContent = titleOf(given);
     status.replaceChildren(chip(given));
     facts.textContent = factsOf(given);
@@ -66,6 +67,7 @@ export function createPanel(id, { modelName, onDocument, onDeleted }) {
     el("header", {}, el("div", { class: "title" }, heading, status), facts,
       el("div", { class: "row actions" }, stop, original, adapter, button("Delete", remove, { class: "danger" }))),
     trouble,
+    connection,
     learning.element,
     codeDetails("Code that uploads this document", () => uploadSnippets(shown)),
     conversation.element,
@@ -74,7 +76,7 @@ export function createPanel(id, { modelName, onDocument, onDeleted }) {
     element,
     show,
     focus: () => heading.focus(),
-    fail: (error, again) => trouble.replaceChildren(problem(error, again)),
+    fail: (error) => connection.replaceChildren(problem(error)),
     close: conversation.stop,
   };
 }

@@ -31,24 +31,24 @@ export function setUpUpload(form, onUploaded) {
     state,
   );
 
-  async function send(what, options, keep) {
+  async function send(what, options, done, again) {
     state.replaceChildren(el("p", { class: "hint" }, `Sending ${what} …`));
     try {
       const shown = await call("/documents", { method: "POST", ...options });
       state.replaceChildren();
-      keep();
+      done();
       announce(`${what} is there and will be learned.`);
       onUploaded(shown);
       return true;
     } catch (error) {
-      state.replaceChildren(problem(error, () => send(what, options, keep)));
+      state.replaceChildren(problem(error, again));
       return false;
     }
   }
 
   function sendText(given) {
     const json = given.title ? given : { text: given.text };
-    return send("The text", { json }, () => clear(given));
+    return send("The text", { json }, () => clear(given), () => sendText(given));
   }
 
   function clear(sent) {
@@ -57,12 +57,13 @@ export function setUpUpload(form, onUploaded) {
   }
 
   async function sendFiles(files) {
-    for (const one of files) {
+    const given = files.length === 1 ? title.value.trim() : ""; // one title cannot name several
+    for (const [at, one] of files.entries()) {
       const form = new FormData();
       form.append("file", one, one.name);
-      const given = files.length === 1 ? title.value.trim() : ""; // one title cannot name several
       if (given) form.append("title", given);
-      if (!(await send(`${one.name} (${bytes(one.size)})`, { form }, () => clear({ title: given })))) return;
+      const again = () => sendFiles(files.slice(at));
+      if (!(await send(`${one.name} (${bytes(one.size)})`, { form }, () => clear({ title: given }), again))) return;
     }
   }
 
