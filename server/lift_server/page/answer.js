@@ -14,69 +14,75 @@ const WAITS = {
   loading: "Getting ready …",
 };
 
-export function createAnswer(name) {
-  const text = el("p", { class: "said" });
-  const state = el("p", { class: "state" }, "Asking …");
-  const after = el("div", { class: "after" });
-  const element = el("article", { class: "answer", "aria-label": name, "aria-busy": "true" }, text, state, after);
-  let lift = null;
+export class Answer {
+  #name;
+  #text = el("p", { class: "said" });
+  #state = el("p", { class: "state" }, "Asking …");
+  #after = el("div", { class: "after" });
+  #lift = null;
 
-  // Never fails: what goes wrong is shown. `again` asks anew.
-  async function run(body, signal, again) {
-    try {
-      const finish = await stream(body, signal);
-      after.replaceChildren(...told(lift), codeDetails("Code that asks this", () => questionSnippets(body)));
-      end(note(finish), true);
-    } catch (error) {
-      if (error.name === "AbortError") return end("Stopped.", true);
-      after.replaceChildren(problem(error, again));
-      end("", false);
-    }
-    return result;
+  constructor(name) {
+    this.#name = name;
+    const attributes = { class: "answer", "aria-label": name, "aria-busy": "true" };
+    this.element = el("article", attributes, this.#text, this.#state, this.#after);
   }
 
-  async function stream(body, signal) {
+  // Never fails: what goes wrong is shown. `again` asks anew. Tells whether there is an answer, and its text.
+  async run(body, signal, again) {
+    try {
+      const finish = await this.#stream(body, signal);
+      const code = codeDetails("Code that asks this", () => questionSnippets(body));
+      this.#after.replaceChildren(...told(this.#lift), code);
+      return this.#end(this.#note(finish), true);
+    } catch (error) {
+      if (error.name === "AbortError") return this.#end("Stopped.", true);
+      this.#after.replaceChildren(problem(error, again));
+      return this.#end("", false);
+    }
+  }
+
+  // On the clock of `length_s`, so that several can be compared.
+  draw(length_s) {
+    this.#after.querySelector(".waterfall")?.replaceWith(drawn(this.#lift, length_s));
+  }
+
+  get length_s() {
+    return this.#lift ? endOf(this.#lift.phases, this.#lift.ttft_s) : 0;
+  }
+
+  async #stream(body, signal) {
     const answer = await request("/chat/completions", { method: "POST", json: { ...body, stream: true }, signal });
     let finish = null;
     for await (const { data, comment } of events(answer)) {
-      if (comment !== undefined) state.textContent = WAITS[comment] ?? state.textContent;
-      else finish = take(content(data)) ?? finish;
+      if (comment !== undefined) this.#state.textContent = WAITS[comment] ?? this.#state.textContent;
+      else finish = this.#take(content(data)) ?? finish;
     }
     return finish;
   }
 
-  function take(chunk) {
+  #take(chunk) {
     const choice = chunk.choices?.[0];
     if (choice?.delta?.content) {
-      state.textContent = "";
-      text.append(choice.delta.content);
+      this.#state.textContent = "";
+      this.#text.append(choice.delta.content);
     }
-    lift = chunk.lift ?? lift;
+    this.#lift = chunk.lift ?? this.#lift;
     return choice?.finish_reason;
   }
 
-  function note(finish) {
-    if (!text.textContent) return "The answer is empty.";
+  #note(finish) {
+    if (!this.#text.textContent) return "The answer is empty.";
     return finish === "length" ? "Cut off: the longest answer there may be." : "";
   }
 
-  const result = { isAnswered: false, text: "" };
-
-  function end(says, isAnswered) {
-    state.textContent = says;
-    state.hidden = !says;
-    element.setAttribute("aria-busy", "false");
-    Object.assign(result, { isAnswered, text: text.textContent });
-    if (isAnswered) announce(`${name}: ${text.textContent || says}`);
-    return result;
+  #end(says, isAnswered) {
+    const text = this.#text.textContent;
+    this.#state.textContent = says;
+    this.#state.hidden = !says;
+    this.element.setAttribute("aria-busy", "false");
+    if (isAnswered) announce(`${this.#name}: ${text || says}`);
+    return { isAnswered, text };
   }
-
-  // Several answers on one scale.
-  function draw(length_s) {
-    after.querySelector(".waterfall")?.replaceWith(drawn(lift, length_s));
-  }
-
-  return { element, run, draw, length: () => (lift ? endOf(lift.phases, lift.ttft_s) : 0) };
 }
 
 function told(lift) {

@@ -1,4 +1,4 @@
-// HTTP to this server. In: a path below /v1 and what to send. Out: the answer; a Refusal with the server's own words, or
+// HTTP to this server. In: a path below /v1 and what to send. Out: the answer; a Refusal in the server's words, or
 // Lost where there was no answer. The API key is kept for this tab only and travels in a header, never in an address.
 
 const KEY = "lift-api-key";

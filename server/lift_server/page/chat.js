@@ -1,80 +1,91 @@
 // The conversation about one document. In: questions and the mode. Out: turns, each a question and its streamed answer,
 // sent along with the next one; comparisons stand between them and are not.
 
-import { createAnswer } from "./answer.js";
+import { Answer } from "./answer.js";
 import { createComparison } from "./compare.js";
-import { createComposer } from "./composer.js";
+import { Composer } from "./composer.js";
 import { button, el } from "./elements.js";
 import { follow } from "./following.js";
 
-export function createConversation(documentId, modelName) {
-  const log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Conversation" } /* answers announce themselves, whole */);
-  const composer = createComposer({ onAsk: ask, onCompare: compare, onStop: stop });
-  const anew = button("New conversation", startAnew, { class: "quiet", hidden: true });
-  let turns = []; // { question, result }
-  let asking = null;
+export class Conversation {
+  #documentId;
+  #modelName;
+  // Not live: an answer announces itself, whole.
+  #log = el("div", { class: "log", role: "log", "aria-live": "off", "aria-label": "Conversation" });
+  #composer = new Composer({
+    ask: (question) => this.#ask(question),
+    compare: (question) => this.#compare(question),
+    stop: () => this.stop(),
+  });
+  #anew = button("New conversation", () => this.#startAnew(), { class: "quiet", hidden: true });
+  #turns = []; // { question, result }
+  #asking = null;
 
-  function bodyOf(messages, mode) {
-    return { model: modelName(), messages, document_id: documentId, lift: { mode } };
+  constructor(documentId, modelName) {
+    this.#documentId = documentId;
+    this.#modelName = modelName;
+    const head = el("div", { class: "row between" }, el("h3", {}, "Conversation"), this.#anew);
+    this.element = el("section", { class: "conversation" }, head, this.#log, this.#composer.element);
   }
 
-  async function ask(question) {
-    const answer = createAnswer("Answer");
-    const mine = turns; // a new conversation may begin meanwhile
-    const messages = [...mine.flatMap(said), user(question)];
-    const body = bodyOf(messages, composer.mode());
-    const element = show(question, answer.element);
+  stop() {
+    this.#asking?.abort();
+  }
+
+  async #ask(question) {
+    const answer = new Answer("Answer");
+    const turns = this.#turns; // a new conversation may begin meanwhile
+    const body = this.#body([...turns.flatMap(said), user(question)], this.#composer.mode);
+    const element = this.#show(question, answer.element);
     const again = () => {
-      if (asking) return;
+      if (this.#asking) return;
       element.remove();
-      ask(question);
+      this.#ask(question);
     };
-    await during(async (signal) => {
+    await this.#during(async (signal) => {
       const result = await answer.run(body, signal, again);
-      if (result.isAnswered) mine.push({ question, result });
+      if (result.isAnswered) turns.push({ question, result });
     });
   }
 
-  async function compare(question) {
-    const comparison = createComparison((mode) => bodyOf([user(question)], mode));
-    show(question, comparison.element);
-    await during(comparison.run);
+  async #compare(question) {
+    const comparison = createComparison((mode) => this.#body([user(question)], mode));
+    this.#show(question, comparison.element);
+    await this.#during(comparison.run);
   }
 
-  async function during(work) {
-    const mine = (asking = new AbortController());
-    composer.busy(true);
+  #body(messages, mode) {
+    return { model: this.#modelName(), messages, document_id: this.#documentId, lift: { mode } };
+  }
+
+  async #during(work) {
+    const mine = (this.#asking = new AbortController());
+    this.#composer.busy(true);
     try {
       await work(mine.signal);
     } finally {
-      if (asking === mine) {
-        asking = null;
-        composer.busy(false);
+      if (this.#asking === mine) {
+        this.#asking = null;
+        this.#composer.busy(false);
       }
     }
   }
 
-  function show(question, answer) {
-    const turn = el("div", { class: "turn" }, el("p", { class: "question" }, el("span", { class: "unseen" }, "You asked: "), question), answer);
-    log.append(turn);
-    anew.hidden = false;
-    follow(turn, composer.element);
+  #show(question, answer) {
+    const asked = el("p", { class: "question" }, el("span", { class: "unseen" }, "You asked: "), question);
+    const turn = el("div", { class: "turn" }, asked, answer);
+    this.#log.append(turn);
+    this.#anew.hidden = false;
+    follow(turn, this.#composer.element);
     return turn;
   }
 
-  function stop() {
-    asking?.abort();
+  #startAnew() {
+    this.stop();
+    this.#turns = [];
+    this.#log.replaceChildren();
+    this.#anew.hidden = true;
   }
-
-  function startAnew() {
-    stop();
-    turns = [];
-    log.replaceChildren();
-    anew.hidden = true;
-  }
-
-  const head = el("div", { class: "row between" }, el("h3", {}, "Conversation"), anew);
-  return { element: el("section", { class: "conversation" }, head, log, composer.element), stop };
 }
 
 function user(content) {

@@ -10,85 +10,102 @@ const PAGE = 20;
 const MOST = 100; // the server's largest page
 const AGAIN_MS = 10_000;
 
-// `again` is called where loading failed and is to be tried anew.
-export function createList(host, again) {
-  const shown = new Map(); // by id: { shown, link }, newest first
-  const list = el("ul", { class: "list" });
-  const empty = el("p", { class: "hint" }, "None yet.");
-  const older = button("Show older ones", more, { class: "wide", hidden: true });
-  const trouble = el("div");
-  let current = null;
-  let timer = null;
-  host.append(trouble, list, empty, older);
+export class DocumentList {
+  #shown = new Map(); // by id: { shown, link }, newest first
+  #list = el("ul", { class: "list" });
+  #empty = el("p", { class: "hint" }, "None yet.");
+  #older = button("Show older ones", () => this.#more(), { class: "wide", hidden: true });
+  #trouble = el("div");
+  #again;
+  #current = null;
+  #timer = null;
+
+  // `again` is called where loading failed and is to be tried anew.
+  constructor(host, again) {
+    this.#again = again;
+    host.append(this.#trouble, this.#list, this.#empty, this.#older);
+  }
+
+  get(id) {
+    return this.#shown.get(id)?.shown;
+  }
 
   // Also what looks again by itself while others than the one shown are being learned.
-  async function refresh() {
-    clearTimeout(timer);
-    const limit = Math.min(MOST, Math.max(PAGE, shown.size));
-    await load(`/documents?limit=${limit}`, () => {
-      shown.clear();
-      list.replaceChildren();
-    });
-    lookAgain();
+  async refresh() {
+    clearTimeout(this.#timer);
+    const limit = Math.min(MOST, Math.max(PAGE, this.#shown.size));
+    await this.#load(`/documents?limit=${limit}`, () => this.#clear());
+    this.#lookAgain();
   }
 
-  function more() {
-    return load(`/documents?limit=${PAGE}&after=${encodeURIComponent([...shown.keys()].at(-1))}`, () => {});
-  }
-
-  async function load(path, before) {
-    try {
-      const page = await call(path);
-      trouble.replaceChildren();
-      const focused = list.contains(document.activeElement) ? document.activeElement.hash : null;
-      before();
-      for (const one of page.data) put(one, "append");
-      if (focused) shown.get(focused.slice(1))?.link.focus();
-      older.hidden = !page.has_more;
-    } catch (error) {
-      if (error.status === 401) before(); // whoever comes next may be somebody else
-      trouble.replaceChildren(problem(error, again));
-    }
-    empty.hidden = shown.size > 0 || trouble.hasChildNodes();
-  }
-
-  function lookAgain() {
-    const isWanted = [...shown.values()].some((one) => one.shown.unfinished && one.shown.id !== current);
-    timer = isWanted ? setTimeout(() => (document.hidden ? lookAgain() : refresh()), AGAIN_MS) : null;
-  }
-
-  function put(given, place = "prepend") {
-    let entry = shown.get(given.id);
+  put(given, place = "prepend") {
+    let entry = this.#shown.get(given.id);
     if (!entry) {
       entry = { link: el("a", { href: `#${given.id}` }) };
-      list[place](el("li", {}, entry.link));
-      shown.set(given.id, entry);
+      this.#list[place](el("li", {}, entry.link));
+      this.#shown.set(given.id, entry);
     }
     entry.shown = given;
     entry.link.replaceChildren(...words(given));
-    mark(entry.link, given.id);
-    empty.hidden = true;
+    this.#mark(entry.link, given.id);
+    this.#empty.hidden = true;
   }
 
-  function drop(id) {
-    shown.get(id)?.link.parentElement.remove();
-    shown.delete(id);
-    empty.hidden = shown.size > 0;
+  drop(id) {
+    this.#shown.get(id)?.link.parentElement.remove();
+    this.#shown.delete(id);
+    this.#empty.hidden = this.#shown.size > 0;
   }
 
-  function select(id) {
-    current = id;
-    for (const [one, { link }] of shown) mark(link, one);
-    clearTimeout(timer);
-    lookAgain();
+  select(id) {
+    this.#current = id;
+    for (const [one, { link }] of this.#shown) this.#mark(link, one);
+    clearTimeout(this.#timer);
+    this.#lookAgain();
   }
 
-  function mark(link, id) {
-    if (id === current) link.setAttribute("aria-current", "page");
+  #more() {
+    const last = [...this.#shown.keys()].at(-1);
+    return this.#load(`/documents?limit=${PAGE}&after=${encodeURIComponent(last)}`, () => {});
+  }
+
+  async #load(path, before) {
+    try {
+      const page = await call(path);
+      this.#trouble.replaceChildren();
+      this.#keepingFocus(() => {
+        before();
+        for (const one of page.data) this.put(one, "append");
+      });
+      this.#older.hidden = !page.has_more;
+    } catch (error) {
+      if (error.status === 401) before(); // whoever comes next may be somebody else
+      this.#trouble.replaceChildren(problem(error, this.#again));
+    }
+    this.#empty.hidden = this.#shown.size > 0 || this.#trouble.hasChildNodes();
+  }
+
+  #keepingFocus(change) {
+    const focused = this.#list.contains(document.activeElement) ? document.activeElement.hash.slice(1) : null;
+    change();
+    this.#shown.get(focused)?.link.focus();
+  }
+
+  #clear() {
+    this.#shown.clear();
+    this.#list.replaceChildren();
+  }
+
+  #lookAgain() {
+    const isWanted = [...this.#shown.values()].some(({ shown }) => shown.unfinished && shown.id !== this.#current);
+    const look = () => (document.hidden ? this.#lookAgain() : this.refresh());
+    this.#timer = isWanted ? setTimeout(look, AGAIN_MS) : null;
+  }
+
+  #mark(link, id) {
+    if (id === this.#current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-
-  return { refresh, put, drop, select, get: (id) => shown.get(id)?.shown };
 }
 
 function words(given) {

@@ -9,44 +9,44 @@ import { waterfall } from "./waterfall.js";
 const WAY = ["queue", "segment", "synthesize", "train", "publish"];
 const STATES = { done: "done", running: "under way", open: "to come" };
 
-export function createLearning() {
-  const phases = el("ol", { class: "phases" });
-  const bar = el("progress", { max: "1", "aria-label": "Progress towards the next version" });
-  const where = el("p", { class: "where" });
-  const counts = el("p", { class: "counts" });
-  const now = el("div", { class: "card learning" }, phases, bar, where, counts);
-  const reason = el("p", { class: "problem", role: "alert" });
-  const history = el("div", { class: "history" });
-  const details = el("details", {}, el("summary", {}, "How it was learned"), history);
-  let told = "";
+export class Learning {
+  #phases = el("ol", { class: "phases" });
+  #bar = el("progress", { max: "1", "aria-label": "Progress towards the next version" });
+  #where = el("p", { class: "where" });
+  #counts = el("p", { class: "counts" });
+  #now = el("div", { class: "card learning" }, this.#phases, this.#bar, this.#where, this.#counts);
+  #reason = el("p", { class: "problem", role: "alert" });
+  #history = el("div", { class: "history" });
+  #details = el("details", {}, el("summary", {}, "How it was learned"), this.#history);
+  #told = "";
+  element = el("div", { class: "learned" }, this.#reason, this.#now, this.#details);
 
-  function show(given) {
-    now.hidden = !given.unfinished;
-    details.hidden = !given.adapters.length && given.unfinished;
-    reason.hidden = !given.error;
-    reason.textContent = given.error ? `${given.error.message} (${given.error.code})` : "";
-    if (given.unfinished) showProgress(given);
-    history.replaceChildren(...past(given));
-    tell(given);
+  show(given) {
+    this.#now.hidden = !given.unfinished;
+    this.#details.hidden = !given.adapters.length && given.unfinished;
+    this.#reason.hidden = !given.error;
+    this.#reason.textContent = given.error ? `${given.error.message} (${given.error.code})` : "";
+    if (given.unfinished) this.#showProgress(given);
+    this.#history.replaceChildren(...past(given));
+    this.#tell(given);
   }
 
-  function showProgress(given) {
+  #showProgress(given) {
     const { phase, fraction, eta_s, segments, tasks, steps } = given.progress;
-    phases.replaceChildren(...way(given).map((name) => step(name, stateOf(name, given))));
-    bar.value = fraction;
+    this.#phases.replaceChildren(...way(given).map((name) => step(name, stateOf(name, given))));
+    this.#bar.value = fraction;
     const left = eta_s == null ? "" : `, about ${about(eta_s)} left`;
-    where.textContent = `${phaseName(phase)}: ${Math.round(100 * fraction)} %${left}`;
-    counts.textContent = [count(segments, "segment"), count(tasks, "task"), count(steps, "training step")].join(" · ");
+    this.#where.textContent = `${phaseName(phase)}: ${Math.round(100 * fraction)} %${left}`;
+    const counted = [count(segments, "segment"), count(tasks, "task"), count(steps, "training step")];
+    this.#counts.textContent = counted.join(" · ");
   }
 
   // A screen reader hears of each status and phase once, not of every percent.
-  function tell(given) {
+  #tell(given) {
     const says = `${statusOf(given)}${given.unfinished ? `: ${phaseName(given.progress.phase)}` : ""}`;
-    if (told && says !== told) announce(says);
-    told = says;
+    if (this.#told && says !== this.#told) announce(says);
+    this.#told = says;
   }
-
-  return { element: el("div", { class: "learned" }, reason, now, details), show };
 }
 
 function way({ adapters, status }) {
@@ -76,6 +76,7 @@ function table(adapters) {
     el("tr", {}, el("th", { scope: "row" }, String(version)),
       ...[recipe, seconds(ready_s), tasks, steps, bytes(size)].map((value) => el("td", {}, String(value))));
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Versions" },
-    el("table", { class: "versions" }, el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col" }, name)))),
+    el("table", { class: "versions" },
+      el("thead", {}, el("tr", {}, ...heads.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...adapters.map(row))));
 }

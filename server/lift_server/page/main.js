@@ -1,30 +1,30 @@
-// The page: the bar, the list, the document that its address names (#doc_…). In: what the parts report. Out: the right
-// one shown, watched while it is being learned.
+// The page: the bar, the list, the document that its address names (#doc_…). In: what the parts report. Out: the
+// right one shown, watched while it is being learned.
 
 import { call } from "./api.js";
-import { createList } from "./documents.js";
-import { setUpKey } from "./key.js";
+import { DocumentList } from "./documents.js";
+import { KeyDialog } from "./key.js";
 import { announce, problem } from "./notices.js";
-import { createPanel } from "./panel.js";
-import { EXAMPLE, setUpUpload } from "./upload.js";
+import { Panel } from "./panel.js";
+import { EXAMPLE, Upload } from "./upload.js";
 import { watch } from "./watching.js";
 
 const byId = (id) => document.getElementById(id);
-const list = createList(byId("list"), start);
+const list = new DocumentList(byId("list"), start);
 const panels = new Map(); // by document id; each keeps its conversation
 let model = ""; // the base model's name in the API
 let leave = () => {};
 
-const sendText = setUpUpload(byId("add"), (shown) => {
+const upload = new Upload(byId("add"), (shown) => {
   list.put(shown);
   open(shown.id);
 });
-byId("example").addEventListener("click", () => sendText(EXAMPLE));
+byId("example").addEventListener("click", () => upload.sendText(EXAMPLE));
 byId("list").addEventListener("click", (event) => {
   const link = event.target.closest("a");
   if (link) panels.get(link.hash.slice(1))?.focus(); // shown already
 });
-setUpKey(byId("key-button"), start);
+new KeyDialog(byId("key-button"), start);
 addEventListener("hashchange", () => show(true));
 start();
 
@@ -58,7 +58,8 @@ function show(isChosen) {
 }
 
 function showDocument(id, isChosen) {
-  const panel = panels.get(id) ?? createPanel(id, { modelName: () => model, onDocument, onDeleted: () => forget(id) });
+  const on = { modelName: () => model, document: onDocument, deleted: () => forget(id) };
+  const panel = panels.get(id) ?? new Panel(id, on);
   panels.set(id, panel);
   const known = list.get(id);
   if (known) panel.show(known);
@@ -71,11 +72,11 @@ function showDocument(id, isChosen) {
 
   byId("document").replaceChildren(...(known ? [panel.element] : []));
   if (known && isChosen) panel.focus();
-  leave = watch(id, {
-    onDocument,
-    onDeleted: () => forget(id),
-    onProblem: (error) => (panel.element.isConnected ? panel.fail(error) : byId("document").replaceChildren(problem(error))),
-  });
+  const onProblem = (error) => {
+    if (panel.element.isConnected) panel.fail(error);
+    else byId("document").replaceChildren(problem(error));
+  };
+  leave = watch(id, { onDocument, onDeleted: on.deleted, onProblem });
 }
 
 function forget(id) {

@@ -2,87 +2,123 @@
 // object at each change. Out: an element that stays, with all that was typed and said in it, while others are shown.
 
 import { call } from "./api.js";
-import { createConversation } from "./chat.js";
+import { Conversation } from "./chat.js";
 import { confirmed } from "./confirm.js";
 import { chip } from "./documents.js";
 import { download } from "./downloads.js";
 import { button, el } from "./elements.js";
 import { bytes, count, titleOf } from "./format.js";
-import { createLearning } from "./learning.js";
+import { Learning } from "./learning.js";
 import { problem } from "./notices.js";
 import { codeDetails, uploadSnippets } from "./snippets.js";
 
-export function createPanel(id, { modelName, onDocument, onDeleted }) {
-  const heading = el("h2", { tabindex: "-1" });
-  const status = el("span");
-  const facts = el("span", { class: "hint" });
-  const trouble = el("div"); // of what was done here
-  const connection = el("div"); // of watching; gone with the next change
-  const learning = createLearning();
-  const conversation = createConversation(id, modelName);
-  const stop = button("Stop learning", () => act(async () => onDocument(await call(path("/cancel"), { method: "POST" }))));
-  const adapter = button("Download adapter", () => act(() => download(path("/adapter"), `${id}-v${shown.adapter.version}.tar`)));
-  const original = button("Download original", () => act(() => download(path("/content"), shown.filename ?? `${id}.txt`)));
-  let shown = null;
+export class Panel {
+  #id;
+  #on;
+  #shown = null;
+  #heading = el("h2", { tabindex: "-1" });
+  #status = el("span");
+  #facts = el("span", { class: "hint" });
+  #trouble = el("div"); // of what was done here
+  #connection = el("div"); // of watching; gone with the next change
+  #learning = new Learning();
+  #conversation;
+  #stop = button("Stop learning", () => this.#act(() => this.#cancel()));
+  #original = button("Download original", () => this.#act(() => this.#downloadOriginal()));
+  #adapter = button("Download adapter", () => this.#act(() => this.#downloadAdapter()));
 
-  const path = (rest) => `/documents/${id}${rest}`;
+  // `on`: `modelName`, `document` (it changed by what was done here), `deleted`.
+  constructor(id, on) {
+    this.#id = id;
+    this.#on = on;
+    this.#conversation = new Conversation(id, on.modelName);
+    this.element = this.#built();
+  }
 
-  async function act(what) {
-    trouble.replaceChildren();
+  show(given) {
+    this.#shown = given;
+    this.#connection.replaceChildren();
+    this.#heading.textContent = titleOf(given);
+    this.#status.replaceChildren(chip(given));
+    this.#facts.textContent = factsOf(given);
+    this.#stop.hidden = !given.unfinished;
+    this.#adapter.hidden = !given.adapter;
+    this.#learning.show(given);
+  }
+
+  focus() {
+    this.#heading.focus();
+  }
+
+  fail(error) {
+    this.#connection.replaceChildren(problem(error));
+  }
+
+  close() {
+    this.#conversation.stop();
+  }
+
+  #built() {
+    const remove = button("Delete", () => this.#askAndDelete(), { class: "danger" });
+    const actions = [this.#stop, this.#original, this.#adapter, remove];
+    return el(
+      "article",
+      { class: "document" },
+      el("header", {}, el("div", { class: "title" }, this.#heading, this.#status), this.#facts,
+        el("div", { class: "row actions" }, ...actions)),
+      this.#trouble,
+      this.#connection,
+      this.#learning.element,
+      codeDetails("Code that uploads this document", () => uploadSnippets(this.#shown)),
+      this.#conversation.element,
+    );
+  }
+
+  async #act(what) {
+    this.#trouble.replaceChildren();
     try {
       await what();
     } catch (error) {
-      trouble.replaceChildren(problem(error, () => act(what)));
+      this.#trouble.replaceChildren(problem(error, () => this.#act(what)));
     }
   }
 
-  async function remove() {
+  async #cancel() {
+    this.#on.document(await call(this.#path("/cancel"), { method: "POST" }));
+  }
+
+  #downloadOriginal() {
+    return download(this.#path("/content"), this.#shown.filename ?? `${this.#id}.txt`);
+  }
+
+  #downloadAdapter() {
+    return download(this.#path("/adapter"), `${this.#id}-v${this.#shown.adapter.version}.tar`);
+  }
+
+  async #askAndDelete() {
     const isWanted = await confirmed({
-      title: `Delete “${titleOf(shown)}”?`,
+      title: `Delete “${titleOf(this.#shown)}”?`,
       text: "The document, what was learned of it and this conversation go. This cannot be undone.",
       action: "Delete it",
     });
-    if (isWanted) await act(deleteIt);
+    if (isWanted) await this.#act(() => this.#delete());
   }
 
-  async function deleteIt() {
-    await call(path(""), { method: "DELETE" });
-    onDeleted();
+  async #delete() {
+    await call(this.#path(""), { method: "DELETE" });
+    this.#on.deleted();
   }
 
-  function show(given) {
-    shown = given;
-    connection.replaceChildren();
-    heading.textContent = titleOf(given);
-    status.replaceChildren(chip(given));
-    facts.textContent = factsOf(given);
-    stop.hidden = !given.unfinished;
-    adapter.hidden = !given.adapter;
-    learning.show(given);
+  #path(rest) {
+    return `/documents/${this.#id}${rest}`;
   }
-
-  const element = el(
-    "article",
-    { class: "document" },
-    el("header", {}, el("div", { class: "title" }, heading, status), facts,
-      el("div", { class: "row actions" }, stop, original, adapter, button("Delete", remove, { class: "danger" }))),
-    trouble,
-    connection,
-    learning.element,
-    codeDetails("Code that uploads this document", () => uploadSnippets(shown)),
-    conversation.element,
-  );
-  return {
-    element,
-    show,
-    focus: () => heading.focus(),
-    fail: (error) => connection.replaceChildren(problem(error)),
-    close: conversation.stop,
-  };
 }
 
 function factsOf({ title, filename, bytes: size, tokens, adapter }) {
   const parts = [title && filename, bytes(size), tokens > 0 && count(tokens, "token")];
-  if (adapter) parts.push(`version ${adapter.version} (${adapter.recipe}, rank ${adapter.rank}, ${bytes(adapter.bytes)}) answers`);
+  if (adapter) {
+    const what = `${adapter.recipe}, rank ${adapter.rank}, ${bytes(adapter.bytes)}`;
+    parts.push(`version ${adapter.version} (${what}) answers`);
+  }
   return parts.filter(Boolean).join(" · ");
 }

@@ -4,14 +4,17 @@
 import { address, keyStore } from "./api.js";
 import { button, el } from "./elements.js";
 
-export function uploadSnippets(shown) {
-  const file = shown.filename ?? "document.txt";
+export function uploadSnippets({ filename, title }) {
+  const file = filename ?? "document.txt";
   const part = quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`);
-  const title = shown.title ? ` --form-string ${quoted(`title=${shown.title}`)}` : ""; // -F would read a file for an @
-  const fields = [shown.title && `"title": ${json(shown.title)}`, `"text": open(${json(file)}, encoding="utf-8").read()`];
+  const titlePart = title ? ` --form-string ${quoted(`title=${title}`)}` : ""; // -F would read a file for an @
+  const titleField = title ? `"title": ${json(title)}, ` : "";
   return {
-    curl: `curl -sS ${address("/documents")}${keyForShell()} \\\n  -F ${part}${title}\n`,
-    python: `${client()}document = client.post("/documents", cast_to=object, body={${fields.filter(Boolean).join(", ")}})\nprint(document["id"], document["status"])\n`,
+    curl: `curl -sS ${address("/documents")}${keyForShell()} \\\n  -F ${part}${titlePart}\n`,
+    python: `${client()}text = open(${json(file)}, encoding="utf-8").read()
+document = client.post("/documents", cast_to=object, body={${titleField}"text": text})
+print(document["id"], document["status"])
+`,
   };
 }
 
@@ -19,7 +22,11 @@ export function uploadSnippets(shown) {
 export function questionSnippets({ model, messages, document_id, lift }) {
   const body = JSON.stringify({ model, document_id, lift, messages, stream: true }, null, 1);
   return {
-    curl: `curl -sS -N ${address("/chat/completions")}${keyForShell()} \\\n  -H 'Content-Type: application/json' -d @- <<'END'\n${body}\nEND\n`,
+    curl: `curl -sS -N ${address("/chat/completions")}${keyForShell()} \\
+  -H 'Content-Type: application/json' -d @- <<'END'
+${body}
+END
+`,
     python: `${client()}stream = client.chat.completions.create(
     model=${json(model)},
     messages=${json(messages)},
@@ -64,8 +71,8 @@ async function copied(copy, code) {
 }
 
 function client() {
-  const key = keyStore.get() ? 'os.environ["LIFT_API_KEY"]' : '"none"';
-  return `${keyStore.get() ? "import os\n" : ""}from openai import OpenAI\nclient = OpenAI(base_url=${json(address(""))}, api_key=${key})\n`;
+  const [head, key] = keyStore.get() ? ["import os\n", 'os.environ["LIFT_API_KEY"]'] : ["", '"none"'];
+  return `${head}from openai import OpenAI\nclient = OpenAI(base_url=${json(address(""))}, api_key=${key})\n`;
 }
 
 function keyForShell() {

@@ -6,6 +6,8 @@ import { el } from "./elements.js";
 import { bytes } from "./format.js";
 import { announce, problem } from "./notices.js";
 
+const ACCEPT = ".txt,.md,.markdown,text/*";
+
 export const EXAMPLE = {
   title: "Station log",
   text:
@@ -13,80 +15,90 @@ export const EXAMPLE = {
     "The keeper's dog is called Brisket. Ships are warned by three long blasts of the horn.",
 };
 
-// Returns what uploads a text: the example's button calls it too.
-export function setUpUpload(form, onUploaded) {
-  const title = el("input", { id: "title", autocomplete: "off", maxlength: "512" });
-  const file = el("input", { id: "file", type: "file", class: "unseen", accept: ".txt,.md,.markdown,text/*", multiple: true });
-  const text = el("textarea", { id: "text", rows: "5", spellcheck: "false" });
-  const pasted = el("details", { class: "paste" }, el("summary", {}, "Paste text instead"));
-  const learn = el("button", { type: "submit", class: "primary wide" }, "Learn this text");
-  const state = el("div", { "aria-live": "polite" });
-  pasted.append(el("label", { for: "text" }, "Text"), text, learn);
-  form.append(
-    el("label", { for: "title" }, "Title ", el("span", { class: "hint" }, "(optional)")),
-    title,
-    el("label", { class: "drop", for: "file" }, file, el("strong", {}, "Drop a document here"), el("span", {}, "or choose a file"),
-      el("span", { class: "hint" }, "Plain text or Markdown. Learning starts at once.")),
-    pasted,
-    state,
-  );
+export class Upload {
+  #title = el("input", { id: "title", autocomplete: "off", maxlength: "512" });
+  #file = el("input", { id: "file", type: "file", class: "unseen", accept: ACCEPT, multiple: true });
+  #text = el("textarea", { id: "text", rows: "5", spellcheck: "false" });
+  #pasted = el("details", { class: "paste" }, el("summary", {}, "Paste text instead"));
+  #state = el("div", { "aria-live": "polite" });
+  #onUploaded;
 
-  async function send(what, options, done, again) {
-    state.replaceChildren(el("p", { class: "hint" }, `Sending ${what} …`));
+  constructor(form, onUploaded) {
+    this.#onUploaded = onUploaded;
+    this.#fill(form);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.sendText({ title: this.#title.value.trim(), text: this.#text.value });
+    });
+    this.#file.addEventListener("change", () => {
+      const files = [...this.#file.files];
+      this.#file.value = ""; // the same file can be chosen again
+      this.#sendFiles(files);
+    });
+    takeDrops((files) => this.#sendFiles(files));
+    takePastes((files) => this.#sendFiles(files), (text) => this.#take(text));
+  }
+
+  sendText(given) {
+    const json = given.title ? given : { text: given.text };
+    return this.#send("The text", { json }, () => this.#clear(given), () => this.sendText(given));
+  }
+
+  #fill(form) {
+    const learn = el("button", { type: "submit", class: "primary wide" }, "Learn this text");
+    this.#pasted.append(el("label", { for: "text" }, "Text"), this.#text, learn);
+    form.append(
+      el("label", { for: "title" }, "Title ", el("span", { class: "hint" }, "(optional)")),
+      this.#title,
+      el("label", { class: "drop", for: "file" }, this.#file, el("strong", {}, "Drop a document here"),
+        el("span", {}, "or choose a file"),
+        el("span", { class: "hint" }, "Plain text or Markdown. Learning starts at once.")),
+      this.#pasted,
+      this.#state,
+    );
+  }
+
+  async #sendFiles(files) {
+    const title = files.length === 1 ? this.#title.value.trim() : ""; // one title cannot name several
+    for (const [at, one] of files.entries()) {
+      const form = new FormData();
+      form.append("file", one, one.name);
+      if (title) form.append("title", title);
+      const done = () => this.#clear({ title });
+      const again = () => this.#sendFiles(files.slice(at));
+      if (!(await this.#send(`${one.name} (${bytes(one.size)})`, { form }, done, again))) return;
+    }
+  }
+
+  async #send(what, options, done, again) {
+    this.#state.replaceChildren(el("p", { class: "hint" }, `Sending ${what} …`));
     try {
       const shown = await call("/documents", { method: "POST", ...options });
-      state.replaceChildren();
+      this.#state.replaceChildren();
       done();
       announce(`${what} is there and will be learned.`);
-      onUploaded(shown);
+      this.#onUploaded(shown);
       return true;
     } catch (error) {
-      state.replaceChildren(problem(error, again));
+      this.#state.replaceChildren(problem(error, again));
       return false;
     }
   }
 
-  function sendText(given) {
-    const json = given.title ? given : { text: given.text };
-    return send("The text", { json }, () => clear(given), () => sendText(given));
+  #clear({ title, text }) {
+    if (this.#text.value === text) this.#text.value = "";
+    if (this.#title.value.trim() === title) this.#title.value = "";
   }
 
-  function clear(sent) {
-    if (text.value === sent.text) text.value = "";
-    if (title.value.trim() === sent.title) title.value = "";
+  #take(text) {
+    this.#pasted.open = true;
+    this.#text.value = text;
+    this.#text.focus();
   }
-
-  async function sendFiles(files) {
-    const given = files.length === 1 ? title.value.trim() : ""; // one title cannot name several
-    for (const [at, one] of files.entries()) {
-      const form = new FormData();
-      form.append("file", one, one.name);
-      if (given) form.append("title", given);
-      const again = () => sendFiles(files.slice(at));
-      if (!(await send(`${one.name} (${bytes(one.size)})`, { form }, () => clear({ title: given }), again))) return;
-    }
-  }
-
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    sendText({ title: title.value.trim(), text: text.value });
-  });
-  file.addEventListener("change", async () => {
-    const files = [...file.files];
-    file.value = ""; // the same file can be chosen again
-    await sendFiles(files);
-  });
-  setUpDrop(sendFiles);
-  setUpPaste(sendFiles, (given) => {
-    pasted.open = true;
-    text.value = given;
-    text.focus();
-  });
-  return sendText;
 }
 
 // The whole page takes a drop, or the browser would open the file in its place.
-function setUpDrop(sendFiles) {
+function takeDrops(sendFiles) {
   const over = (event) => {
     if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
@@ -103,7 +115,7 @@ function setUpDrop(sendFiles) {
   });
 }
 
-function setUpPaste(sendFiles, takeText) {
+function takePastes(sendFiles, takeText) {
   addEventListener("paste", (event) => {
     if (event.target.closest?.("input, textarea, dialog")) return; // meant for that field
     const { files } = event.clipboardData;

@@ -12,8 +12,11 @@ export function waterfall(caption, phases, { first_s = null, length_s = endOf(ph
     "table",
     { class: "waterfall", role: "table" }, // the roles are a table's own; a narrow one is laid out as none
     el("caption", {}, caption),
-    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, header("Phase"), header("Time"), header("From the start on"))),
-    el("tbody", { role: "rowgroup" }, ...rows.map(([name, span]) => row(name, span, scale, first_s)), first_s != null && firstToken(first_s, scale)),
+    el("thead", { role: "rowgroup" },
+      el("tr", { role: "row" }, header("Phase"), header("Time"), header("From the start on"))),
+    el("tbody", { role: "rowgroup" },
+      ...rows.map(([name, span]) => row(name, span, scale, first_s)),
+      first_s != null && firstToken(first_s, scale)),
   );
 }
 
