@@ -22,12 +22,15 @@ from lift_server.body import drain
 from lift_server.errors import ApiError, ApiKeysRequired, InvalidApiKey, StorageUnavailable
 from lift_server.keys import KeyRecord, Keys, digest_of
 from lift_server.limits import Window
+from lift_server.page import FILES
 from lift_server.peer import is_local
 
 log = logging.getLogger(__name__)
 
-# For whoever runs it, and what the API looks like: no owner, document, adapter or key is named in any of them.
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+# For whoever runs it, what the API looks like, the page: no owner, document, adapter or key is named in any of them.
+OPEN_PATHS = frozenset(
+    {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", *FILES}
+)
 NO_TOKENS = ("/v1/documents", "/v1/files", "/v1/uploads")  # a POST there asks no engine
 NO_SECRET = digest_of("")
 

@@ -29,7 +29,7 @@ from lift_server.passages import Passages
 from lift_server.pool import connect
 from lift_server.records import Records
 from lift_server.recover import recover
-from lift_server.routes import ask, files, models, offered, operate, uploads
+from lift_server.routes import ask, files, models, offered, operate, page, uploads
 from lift_server.routes import documents as documents_routes
 from lift_server.state import State
 from lift_server.store import open_store
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Access)
     app.add_middleware(Envelope)  # the outer one
     errors.install(app)
-    for routes in (documents_routes, files, uploads, ask, models, offered, operate):
+    for routes in (documents_routes, files, uploads, ask, models, offered, operate, page):
         app.include_router(routes.router)
     return app
 

@@ -1,0 +1,22 @@
+// What went wrong, shown where it happened, and what a screen reader is told besides. In: an error, or words. Out: an
+// element with the server's message and the way on.
+
+import { button, el } from "./elements.js";
+
+// `again` is offered as a button where trying again can help.
+export function problem(error, again) {
+  const isOurs = error.code === undefined;
+  if (isOurs) console.error(error); // a fault of this page: say so where a developer looks
+  const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
+  const says = error.message.includes("Try again in") ? error.message : error.message + wait;
+  return el(
+    "div",
+    { class: "problem", role: "alert" },
+    el("p", {}, el("strong", {}, isOurs ? "This page failed: " : "", says)),
+    again && button("Try again", again),
+  );
+}
+
+export function announce(text) {
+  document.getElementById("announcements").textContent = text;
+}

@@ -1,0 +1,90 @@
+// What was just done, as code to take along. In: a document, or a question. Out: text for curl and for Python, and the
+// element that shows both. A key is never in it: both read LIFT_API_KEY.
+
+import { address, keyStore } from "./api.js";
+import { button, el } from "./elements.js";
+
+export function uploadSnippets({ filename, title }) {
+  const file = filename ?? "document.txt";
+  const part = quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`);
+  const titlePart = title ? ` --form-string ${quoted(`title=${title}`)}` : ""; // -F would read a file for an @
+  const titleField = title ? `"title": ${json(title)}, ` : "";
+  return {
+    curl: `curl -sS ${address("/documents")}${keyForShell()} \\\n  -F ${part}${titlePart}\n`,
+    python: `${client()}text = open(${json(file)}, encoding="utf-8").read()
+document = client.post("/documents", cast_to=object, body={${titleField}"text": text})
+print(document["id"], document["status"])
+`,
+  };
+}
+
+// `body` as it is sent to /v1/chat/completions.
+export function questionSnippets({ model, messages, document_id, lift }) {
+  const body = JSON.stringify({ model, document_id, lift, messages, stream: true }, null, 1);
+  return {
+    curl: `curl -sS -N ${address("/chat/completions")}${keyForShell()} \\
+  -H 'Content-Type: application/json' -d @- <<'END'
+${body}
+END
+`,
+    python: `${client()}stream = client.chat.completions.create(
+    model=${json(model)},
+    messages=${json(messages)},
+    stream=True,
+    extra_body=${json({ document_id, lift })},
+)
+for chunk in stream:
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
+print(chunk.lift)  # how the answer came about
+`,
+  };
+}
+
+// `make` is called when it is opened: most never are.
+export function codeDetails(title, make) {
+  const details = el("details", { class: "code" }, el("summary", {}, title));
+  details.addEventListener("toggle", () => {
+    if (details.open && details.children.length === 1) {
+      const { curl, python } = make();
+      details.append(block("curl", curl), block("Python (pip install openai)", python));
+    }
+  });
+  return details;
+}
+
+function block(name, text) {
+  const code = el("code", {}, text);
+  const copy = button("Copy", () => copied(copy, code), { "aria-label": `Copy the code for ${name}` });
+  return el("figure", {}, el("figcaption", {}, el("span", {}, name), copy), el("pre", { tabindex: "0" }, code));
+}
+
+async function copied(copy, code) {
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    copy.textContent = "Copied";
+  } catch { // plain HTTP on another machine, or not allowed: the browser's own copy still works
+    getSelection().selectAllChildren(code);
+    copy.textContent = "Selected: press Ctrl+C";
+  }
+}
+
+function client() {
+  const [head, key] = keyStore.get() ? ["import os\n", 'os.environ["LIFT_API_KEY"]'] : ["", '"none"'];
+  return `${head}from openai import OpenAI\nclient = OpenAI(base_url=${json(address(""))}, api_key=${key})\n`;
+}
+
+function keyForShell() {
+  return keyStore.get() ? ' -H "Authorization: Bearer $LIFT_API_KEY"' : "";
+}
+
+// One word for a shell, whatever is in it.
+function quoted(text) {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+// Strings, lists and objects of strings: JSON is Python too.
+function json(value) {
+  return JSON.stringify(value);
+}

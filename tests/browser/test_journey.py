@@ -1,0 +1,202 @@
+"""What a person does with the page, from an upload to its deletion, with the stand-in engine and worker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Page, expect
+from tests.browser.conftest import violations
+
+TEXT = "The keeper's dog is called Brisket. Its lamp burns rapeseed oil."
+QUESTION = "What is the dog's name?"
+
+
+def answers(page: Page) -> Any:
+    return page.get_by_role("article", name="Answer")
+
+
+async def ask(page: Page, question: str) -> None:
+    await page.get_by_label("Your question").fill(question)
+    await page.get_by_role("button", name="Ask", exact=True).click()
+
+
+async def open_ready(page: Page, front_end: Any, worker: Any, **fields: Any) -> str:
+    """The page of a document that was learned."""
+    document = await front_end.upload(TEXT, **fields)
+    await worker.train()
+    await page.goto(f"{front_end.url}/#{document['id']}")
+    await expect(page.locator(".document .chip")).to_have_text("Ready")
+    return str(document["id"])
+
+
+async def test_a_file_is_learned_before_ones_eyes(page: Page, worker: Any, tmp_path: Path) -> None:
+    (tmp_path / "log.md").write_text(TEXT)
+    await page.get_by_label("Title").fill("Station log")
+    await page.get_by_label("Drop a document here").set_input_files(tmp_path / "log.md")
+    await expect(page.get_by_role("heading", name="Station log")).to_be_focused()
+    await expect(page.locator(".document .chip")).to_have_text("Waiting")
+    await expect(page.get_by_label("Title")).to_have_value("")
+    job = await worker.claim(await worker.newest_job())
+    await expect(page.get_by_text("Training: 50 %, about 7 s left")).to_be_visible()
+    await expect(page.get_by_text("3 segments · 12 tasks · 40 training steps")).to_be_visible()
+    await expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.5)
+    await expect(page.get_by_role("listitem").filter(has_text="Training")).to_have_attribute("aria-current", "step")
+    await expect(page.get_by_role("status")).to_have_text("Learning: Training")
+    assert await violations(page) == []
+    await worker.publish(job, "sketch")
+    await expect(page.locator(".document .chip")).to_have_text("Ready, still learning")
+    await worker.publish(await worker.job(job.key))
+    await expect(page.locator(".document .chip")).to_have_text("Ready")
+    await expect(page.locator(".list .chip")).to_have_text("Ready")
+    await page.get_by_text("How it was learned").click()
+    versions = await page.get_by_role("group", name="Versions").get_by_role("row").all_inner_texts()
+    assert [row.split("\t")[1] for row in versions] == ["Recipe", "sketch", "balanced"]
+    assert await violations(page) == []
+
+
+async def test_pasted_text_and_dropped_files_are_documents(page: Page, front_end: Any) -> None:
+    give = "(kind, type, text, key) => { const data = new DataTransfer(); if (text) data.setData('text/plain', text);"
+    file = "else data.items.add(new File(['The lamp burns rapeseed oil.'], 'dropped.txt'));"
+    sent = "document.body.dispatchEvent(new kind(type, {bubbles: true, cancelable: true, [key]: data})); }"
+    event = f"([kind, ...rest]) => ({give}{file}{sent})(window[kind], ...rest)"
+    await page.evaluate(event, ["ClipboardEvent", "paste", TEXT, "clipboardData"])
+    await expect(page.get_by_label("Text", exact=True)).to_have_value(TEXT)
+    await page.get_by_role("button", name="Learn this text").click()
+    await expect(page.get_by_role("heading", name="Untitled")).to_be_focused()
+    await expect(page.get_by_label("Text", exact=True)).to_have_value("")
+    await page.evaluate(event, ["DragEvent", "drop", "", "dataTransfer"])
+    await expect(page.get_by_role("heading", name="dropped.txt")).to_be_focused()
+    assert await page.locator(".list .name").all_inner_texts() == ["dropped.txt", "Untitled"]
+
+
+async def test_a_conversation_streams_and_can_be_stopped(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    engine.gate = asyncio.Event()
+    await ask(page, QUESTION)
+    answer = answers(page).first
+    await expect(answer.locator(".said")).to_have_text("The")
+    await expect(answer).to_have_attribute("aria-busy", "true")
+    await expect(page.get_by_role("button", name="Ask", exact=True)).to_be_hidden()
+    await page.get_by_label("Your question").fill("meanwhile")
+    await page.keyboard.press("Enter")  # an answer is under way: nothing happens, nothing is lost
+    engine.gate.set()
+    await expect(answer.locator(".said")).to_have_text("The answer is 42.")
+    await expect(answer).to_have_attribute("aria-busy", "false")
+    await expect(page.get_by_label("Your question")).to_have_value("meanwhile")
+    await expect(answer.locator(".source")).to_contain_text("What it learned, version 1 · first token after")
+    engine.gate.clear()
+    await ask(page, "And then?")
+    await expect(answers(page).nth(1).locator(".said")).to_have_text("The")
+    said = [message["content"] for message in engine.asked[-1]["messages"] if message["role"] != "system"]
+    assert said == [QUESTION, "The answer is 42.", "And then?"]
+    await page.get_by_role("button", name="Stop", exact=True).click()
+    await asyncio.wait_for(engine.aborted.wait(), 5)
+    await expect(answers(page).nth(1)).to_contain_text("Stopped.")
+    await page.get_by_role("button", name="New conversation").click()
+    await expect(answers(page)).to_have_count(0)
+    assert len(engine.asked) == 2
+
+
+async def test_where_an_answers_time_went(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    engine.takes_s = 0.15
+    await ask(page, QUESTION)
+    rows = answers(page).get_by_role("table").get_by_role("row")
+    await expect(rows.last).to_contain_text("First token")
+    names = [text.split("\n")[0] for text in await rows.all_inner_texts()]
+    assert names[1:] == ["Finding the document", "Loading the adapter", "Reading the prompt", "First token"]
+    load, prefill, mark = [await bar(rows.nth(at), kind) for at, kind in ((2, "span"), (3, "span"), (4, "mark"))]
+    assert 0 <= load[0] < load[1] <= prefill[0] + 1 < prefill[1] <= mark[0] + 2
+
+
+async def bar(row: Any, kind: str) -> tuple[float, float]:
+    """Where it begins and ends."""
+    box = await row.locator(f".{kind}").bounding_box()
+    return box["x"], box["x"] + box["width"]
+
+
+async def test_three_ways_side_by_side(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    document_id = await open_ready(page, front_end, worker)
+    await page.get_by_label("Your question").fill(QUESTION)
+    await page.get_by_role("button", name="Compare").click()
+    columns = page.locator(".comparison .column")
+    await expect(columns.nth(2).locator(".source")).to_contain_text("What it learned, and the text, version 1")
+    await expect(columns.nth(0).locator(".source")).to_contain_text("What it learned, version 1")
+    await expect(columns.nth(1).locator(".source")).to_contain_text("The text in the prompt")
+    adapter_id = (await front_end.client.get(f"/v1/documents/{document_id}")).json()["adapter"]["id"]
+    assert [one["model"] == adapter_id for one in engine.asked] == [True, False, True]
+    assert [TEXT in str(one["messages"]) for one in engine.asked] == [False, True, True]
+    assert await violations(page) == []
+
+
+async def test_the_mode_that_is_chosen_is_asked(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await front_end.upload(TEXT)
+    await page.reload()
+    await page.locator(".list a").click()
+    await page.get_by_text("Auto", exact=True).click()
+    await expect(page.get_by_text("from the text until then")).to_be_visible()
+    await ask(page, QUESTION)
+    await expect(answers(page).locator(".source")).to_contain_text("The text in the prompt")
+
+
+async def test_the_code_shown_does_what_was_done(page: Page, front_end: Any, worker: Any, tmp_path: Path) -> None:
+    title = """It's "1874" & $HOME"""
+    (tmp_path / "document.txt").write_text(TEXT)
+    await open_ready(page, front_end, worker, title=title)
+    await page.get_by_text("Code that uploads this document").click()
+    await ask(page, "It's $HOME, `id`?\nEND\n")
+    await answers(page).get_by_text("Code that asks this").click()
+    blocks = page.locator(".code pre")
+    await expect(blocks).to_have_count(4)
+    ran = [await run(code, at % 2 == 1, tmp_path) for at, code in enumerate(await blocks.all_inner_texts())]
+    assert '"status":"ready"' in ran[0].replace(" ", "")
+    assert ran[1].endswith(" ready\n")
+    assert '" 42."' in ran[2]
+    assert ran[3].startswith("The answer is 42.\n{'document_id': 'doc_")
+    listed = (await front_end.client.get("/v1/documents")).json()["data"]
+    assert [one["title"] for one in listed] == [title] * 3
+    assert await violations(page) == []
+
+
+async def run(code: str, is_python: bool, folder: Path) -> str:
+    command = (sys.executable, "-c", code) if is_python else ("bash", "-c", code)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=pipe, stderr=pipe)
+    output, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
+
+
+async def test_downloads_and_stopping(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    for name, expected in (("Download original", TEXT.encode()), ("Download adapter", b"adapter_model.safetensors")):
+        async with page.expect_download() as started:
+            await page.get_by_role("button", name=name).click()
+        assert expected in Path(await (await started.value).path()).read_bytes()
+    other = await front_end.upload("The harbour of Lund has two cranes.")
+    await page.goto(f"{front_end.url}/#{other['id']}")
+    await page.get_by_role("button", name="Stop learning").click()
+    await expect(page.locator(".document .chip")).to_have_text("Stopped")
+    await ask(page, QUESTION)
+    await expect(page.get_by_role("alert").filter(has_text="cancelled")).to_be_visible()
+
+
+async def test_deleting_asks_first(page: Page, front_end: Any, worker: Any) -> None:
+    document_id = await open_ready(page, front_end, worker, title="Orvel")
+    delete, dialog = page.get_by_role("button", name="Delete", exact=True), page.get_by_role("dialog")
+    await delete.click()
+    await expect(dialog.get_by_role("button", name="Keep it")).to_be_focused()
+    assert await violations(page) == []
+    await page.keyboard.press("Enter")
+    await expect(dialog).to_have_count(0)
+    assert (await front_end.client.get(f"/v1/documents/{document_id}")).status_code == 200
+    await delete.click()
+    await dialog.get_by_role("button", name="Delete it").click()
+    await expect(page.get_by_role("heading", name="Your documents")).to_be_focused()
+    await expect(page.get_by_text("None yet.")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Ask a document")).to_be_visible()
+    assert page.url == front_end.url + "/"
+    assert (await front_end.client.get(f"/v1/documents/{document_id}")).status_code == 404
