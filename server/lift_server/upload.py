@@ -52,7 +52,8 @@ async def accept(state: State, upload: Upload, text: str | None = None) -> tuple
     if span:
         upload = replace(upload, traceparent=span.traceparent)
     text = await read_text(state, upload) if text is None else text
-    fresh = fresh_job(state.settings, upload, text_key(state.settings, upload, text, recipe), recipe)
+    key = text_key(state.settings, upload, text, recipe)
+    fresh = fresh_job(state.settings, upload, key, recipe).changed(text_bytes=len(text.encode()))
     sha256 = await asyncio.to_thread(lambda: hashlib.sha256(upload.content).hexdigest())
     document = _document(upload, sha256, fresh.key)
     job = await state.records.add(document, fresh, upload.content, text, quota)
@@ -88,7 +89,7 @@ def text_key(settings: Settings, upload: Upload, text: str, recipe: Recipe) -> s
 
 
 def fresh_job(settings: Settings, upload: Upload, key: str, recipe: Recipe) -> JobRecord:
-    """What trains the upload where nothing has its content yet."""
+    """What trains the upload where nothing has its content yet; `text_bytes` is left to who has the text."""
     return JobRecord(
         key=key,
         owner=upload.owner,
@@ -98,7 +99,6 @@ def fresh_job(settings: Settings, upload: Upload, key: str, recipe: Recipe) -> J
         recipe=recipe.name,
         received_s=upload.received_s,
         traceparent=upload.traceparent,
-        text_bytes=len(text.encode()),
         fence=int(upload.received_s * 1000),  # above any claim of a job deleted under the same key
         timeline=_queued_timeline(upload.received_s),
     )

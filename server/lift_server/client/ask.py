@@ -44,7 +44,8 @@ def turn(role: str, content: str) -> Json:
 
 
 def question_body(model: str, document_id: str, mode: str | None, messages: list[Json]) -> Json:
-    body: Json = {"model": model, "messages": messages, "document_id": document_id}
+    """The likeliest answer is asked for, so that the same question has the same one."""
+    body: Json = {"model": model, "messages": messages, "document_id": document_id, "temperature": 0}
     return body | ({"lift": {"mode": mode}} if mode else {})
 
 

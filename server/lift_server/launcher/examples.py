@@ -20,7 +20,7 @@ END
 curl -sS $URL/documents/$ID   # "ready" once its adapter is trained; the question below waits for that
 curl -sS $URL/chat/completions -H 'Content-Type: application/json' -d @- <<END
 {{"model": {model}, "document_id": "$ID", "lift": {{"max_wait_s": 3600}},
- "messages": [{{"role": "user", "content": {question}}}]}}
+ "temperature": 0, "messages": [{{"role": "user", "content": {question}}}]}}
 END
 """
 
@@ -35,6 +35,7 @@ while document["status"] in ("queued", "training"):
 answer = client.chat.completions.create(
     model={model},
     messages=[{{"role": "user", "content": {question}}}],
+    temperature=0,
     extra_body={{"document_id": document["id"]}},
 )
 print(answer.choices[0].message.content)

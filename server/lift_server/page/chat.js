@@ -55,7 +55,8 @@ export class Conversation {
   }
 
   #body(messages, mode) {
-    return { model: this.#modelName(), messages, document_id: this.#documentId, lift: { mode } };
+    // The likeliest answer, so that the same question has the same one.
+    return { model: this.#modelName(), messages, temperature: 0, document_id: this.#documentId, lift: { mode } };
   }
 
   async #during(work) {

@@ -8,19 +8,24 @@ export function uploadSnippets({ filename, title }) {
   const file = filename ?? "document.txt";
   const part = quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`);
   const titlePart = title ? ` --form-string ${quoted(`title=${title}`)}` : ""; // -F would read a file for an @
-  const titleField = title ? `"title": ${json(title)}, ` : "";
+  const opened = `open(${json(file)}, "rb")`;
+  const python = title
+    ? `document = client.post("/documents", cast_to=object, files={"file": ${opened}}, body={"title": ${json(title)}},
+                       options={"headers": {"Content-Type": "multipart/form-data"}})
+print(document["id"], document["status"])
+`
+    : `document = client.files.create(file=${opened}, purpose="user_data")
+print(document.id)
+`;
   return {
     curl: `curl -sS ${address("/documents")}${keyForShell()} \\\n  -F ${part}${titlePart}\n`,
-    python: `${client()}text = open(${json(file)}, encoding="utf-8").read()
-document = client.post("/documents", cast_to=object, body={${titleField}"text": text})
-print(document["id"], document["status"])
-`,
+    python: `${client()}${python}`,
   };
 }
 
 // `body` as it is sent to /v1/chat/completions.
-export function questionSnippets({ model, messages, document_id, lift }) {
-  const body = JSON.stringify({ model, document_id, lift, messages, stream: true }, null, 1);
+export function questionSnippets({ model, messages, temperature, document_id, lift }) {
+  const body = JSON.stringify({ model, document_id, lift, messages, temperature, stream: true }, null, 1);
   return {
     curl: `curl -sS -N ${address("/chat/completions")}${keyForShell()} \\
   -H 'Content-Type: application/json' -d @- <<'END'
@@ -30,6 +35,7 @@ END
     python: `${client()}stream = client.chat.completions.create(
     model=${json(model)},
     messages=${json(messages)},
+    temperature=${json(temperature)},
     stream=True,
     extra_body=${json({ document_id, lift })},
 )

@@ -6,8 +6,6 @@ import { el } from "./elements.js";
 import { bytes } from "./format.js";
 import { announce, problem } from "./notices.js";
 
-const ACCEPT = ".txt,.md,.markdown,text/*";
-
 export const EXAMPLE = {
   title: "Station log",
   text:
@@ -17,7 +15,7 @@ export const EXAMPLE = {
 
 export class Upload {
   #title = el("input", { id: "title", autocomplete: "off", maxlength: "512" });
-  #file = el("input", { id: "file", type: "file", class: "unseen", accept: ACCEPT, multiple: true });
+  #file = el("input", { id: "file", type: "file", class: "unseen", multiple: true });
   #text = el("textarea", { id: "text", rows: "5", spellcheck: "false" });
   #pasted = el("details", { class: "paste" }, el("summary", {}, "Paste text instead"));
   #state = el("div", { "aria-live": "polite" });
@@ -52,7 +50,7 @@ export class Upload {
       this.#title,
       el("label", { class: "drop", for: "file" }, this.#file, el("strong", {}, "Drop a document here"),
         el("span", {}, "or choose a file"),
-        el("span", { class: "hint" }, "Plain text or Markdown. Learning starts at once.")),
+        el("span", { class: "hint" }, "PDF, Word, PowerPoint, Excel, EPUB, HTML, e-mail, or text of any kind. Learning starts at once.")),
       this.#pasted,
       this.#state,
     );
