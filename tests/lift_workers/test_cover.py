@@ -44,6 +44,13 @@ def test_in_any_other_language_a_blank_stands_for_the_answer(text: str) -> None:
         assert clause.replace(BLANK, task.answer) in text
 
 
+def test_a_word_that_begins_a_sentence_is_no_name_for_its_capital() -> None:
+    """Short sentences share a segment."""
+    text = "Its lamp burns rapeseed oil. The keeper's dog is called Brisket. Karsund is an island."
+    assert [task.answer for task in cloze(Segment(0, text, ""), 3)][:2] == ["Brisket", "Karsund"]
+    assert "The" not in [task.answer for task in cloze(Segment(0, text, ""), 9)]
+
+
 def test_a_long_segments_gap_is_asked_with_its_own_clause_only() -> None:
     text = "Die Station liegt auf der Insel Karsund, wo im Winter neunzehn Leute leben, und wurde von Ilse gegründet."
     questions = {task.answer: task.question for task in cloze(Segment(0, text, ""), 9)}

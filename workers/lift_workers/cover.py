@@ -21,6 +21,65 @@ MIN_WORD_CHARS = 3  # shorter words are seldom what a fact is about
 # Also at dashes, and at the full-width signs of scripts without spaces.
 _CLAUSE_END = re.compile(r"[,;:()\u2013\u2014]\s|\s[(\u2013\u2014]|[、\uff0c\uff1b\uff1a]|\n")
 MIN_CLUE_CHARS = 25  # of a clause beside its gap: less would not say which one is meant
+# What begins a sentence and is no name for its capital.
+_OPENERS = frozenset(
+    [
+        "A",
+        "After",
+        "All",
+        "An",
+        "And",
+        "As",
+        "At",
+        "Before",
+        "But",
+        "By",
+        "Each",
+        "For",
+        "From",
+        "He",
+        "Her",
+        "His",
+        "However",
+        "If",
+        "In",
+        "It",
+        "Its",
+        "Many",
+        "No",
+        "Not",
+        "Of",
+        "On",
+        "One",
+        "Our",
+        "She",
+        "Since",
+        "So",
+        "Some",
+        "Such",
+        "That",
+        "The",
+        "Their",
+        "Then",
+        "There",
+        "These",
+        "They",
+        "This",
+        "Those",
+        "To",
+        "Under",
+        "Until",
+        "We",
+        "What",
+        "When",
+        "Where",
+        "Which",
+        "While",
+        "With",
+        "You",
+        "Your",
+    ]
+)
 _YEAR = re.compile(r"1\d{3}|20\d{2}")
 _ENGLISH = frozenset(("the", "and", "of", "with", "from", "this", "that"))
 
@@ -88,6 +147,7 @@ def _telling(text: str) -> list[Span]:
     """Spans worth asking for, most telling first, none overlapping an earlier one."""
     words = [found.span() for found in _WORD.finditer(text)]
     names = [span for span in _names(text, words) if span[0] > 0 or " " in text[span[0] : span[1]]]
+    names = [span for span in names if text[span[0] : span[1]] not in _OPENERS]
     numbers = [span for span in words if text[span[0]].isdigit()]
     long_words = [span for span in words if span[1] - span[0] >= MIN_WORD_CHARS]
     rest = sorted(_pairs(text, long_words) + long_words, key=lambda span: span[0] - span[1])
