@@ -71,7 +71,7 @@ def _report(values: dict[str, Any], arguments: argparse.Namespace) -> Iterator[s
     seconds = defaultdict(list)
     for fault in values["faults"]:
         seconds[fault["what"]].append(fault["ready_after_s"])
-    rows = [(what, len(took), statistics.median(took), max(took)) for what, took in sorted(seconds.items())]
+    rows = [(what, len(took), round(statistics.median(took), 2), max(took)) for what, took in sorted(seconds.items())]
     yield from table(("fault", "times", "ready again after s, median", "worst"), rows)[2:]
     yield from ("", "What clients were refused with, meanwhile:", "")
     yield from table(("code", "times"), list(values["refused"].items()))
