@@ -23,11 +23,11 @@ async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
 
 
 async def _of_owner(redis: Redis, owner: str) -> int:
-    """How many of lift:jobs are the owner's; a job at work counts until it has its version."""
+    """How many of lift:jobs are the owner's, at work or waiting; an entry may outlive its job's end."""
     entries = await redis.xrange(JOBS_STREAM) or []
     keys = [str(fields[JOB_FIELD]) for _, fields in entries if fields]
     async with redis.pipeline(transaction=False) as pipe:
         for key in keys:
-            pipe.hget(job_redis_key(key), "owner")
-        owners: list[str | None] = await pipe.execute()
-    return owners.count(json.dumps(owner))
+            pipe.hmget(job_redis_key(key), ["owner", "unfinished"])
+        found: list[list[str | None]] = await pipe.execute()
+    return found.count([json.dumps(owner), json.dumps(True)])

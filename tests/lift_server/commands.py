@@ -32,7 +32,7 @@ class Command:
         """Exit code, standard output, standard error. `given` is standard input."""
         pipe = asyncio.subprocess.PIPE
         process = await self.start(*arguments, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd)
-        output, errors = await asyncio.wait_for(process.communicate(given.encode()), 30)
+        output, errors = await asyncio.wait_for(process.communicate(given.encode()), 50)
         assert process.returncode is not None
         return process.returncode, output.decode(), errors.decode()
 

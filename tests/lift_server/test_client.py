@@ -134,7 +134,7 @@ async def test_what_cannot_be_read_uploads_nothing(
 async def test_waiting_in_json_says_nothing_else(lift: Ask, worker: Any, tmp_path: Path) -> None:
     pipe = asyncio.subprocess.PIPE
     process = await lift("upload").start(written(tmp_path), "--wait", "--json", stdout=pipe, stderr=pipe)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         while not await worker.redis.xlen("lift:jobs"):
             await asyncio.sleep(0)
         await worker.train()
@@ -148,7 +148,7 @@ async def test_a_wait_that_is_interrupted(lift: Ask, tmp_path: Path) -> None:
     process = await lift("upload").start(written(tmp_path), "--wait", stdout=pipe, stderr=pipe)
     assert process.stdout
     assert process.stderr
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         assert (await process.stdout.readline()).startswith(b"doc_")
         await process.stderr.readline()  # it waits
         process.send_signal(signal.SIGINT)
@@ -162,7 +162,7 @@ async def test_a_training_that_is_cancelled_while_waited_for(lift: Ask, front_en
     pipe = asyncio.subprocess.PIPE
     process = await lift("upload").start(written(tmp_path), "--wait", stdout=pipe, stderr=pipe)
     assert process.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         again = (await process.stdout.readline()).decode().strip()
         await front_end.client.post(f"/v1/documents/{again}/cancel")
         _, errors = await process.communicate()
@@ -293,7 +293,7 @@ async def test_whoever_reads_may_have_enough(lift: Ask, front_end: Any) -> None:
         process = await lift("docs").start(stdout=writer, stderr=asyncio.subprocess.PIPE)
     finally:
         os.close(writer)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), 50)
     assert (process.returncode, errors) == (1, b"")
 
 

@@ -52,7 +52,7 @@ async def test_on_a_terminal(front_end: Any, engine: Any, tmp_path: Path, docume
     )
     os.close(theirs)
     screen = Screen(ours)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(50):
         await screen.shows("Ctrl-C stops an answer")
         await screen.shows("> ")
         screen.types("How many bees?\n")

@@ -22,6 +22,8 @@ from evaluate_state import OtherRunError, Progress, State, Unit
 from evaluate_training import Train, Version, courses
 from lift_config.recipe import Recipe
 
+pytestmark = pytest.mark.timeout(240)  # two processes with torch on two cores
+
 # ---- what is asked ------------------------------------------------------------------------------------------------
 
 

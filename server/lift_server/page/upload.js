@@ -6,6 +6,8 @@ import { el } from "./elements.js";
 import { bytes } from "./format.js";
 import { announce, problem } from "./notices.js";
 
+const KINDS = "PDF, Word, PowerPoint, Excel, EPUB, HTML, e-mail, or text of any kind. Learning starts at once.";
+
 export const EXAMPLE = {
   title: "Station log",
   text:
@@ -50,7 +52,7 @@ export class Upload {
       this.#title,
       el("label", { class: "drop", for: "file" }, this.#file, el("strong", {}, "Drop a document here"),
         el("span", {}, "or choose a file"),
-        el("span", { class: "hint" }, "PDF, Word, PowerPoint, Excel, EPUB, HTML, e-mail, or text of any kind. Learning starts at once.")),
+        el("span", { class: "hint" }, KINDS)),
       this.#pasted,
       this.#state,
     );
