@@ -16,7 +16,7 @@ LIMITS = {
     "training": "documents of the owner in training at once",
 }
 MODES = ("adapter", "auto", "context", "hybrid")
-EXAMPLE = 'lift-serve upload report.txt && lift-serve ask "Who signed it?"'
+EXAMPLE = 'lift-serve upload report.pdf && lift-serve ask "Who signed it?"'
 LAST = "a document's id; default: the one uploaded last from here to this address"
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.ArgumentParser) -> None:
     upload = add("upload", parents=[client, json], help="upload documents, print their ids")
-    upload.add_argument("files", nargs="+", metavar="FILE", help="text or Markdown; - is standard input")
+    upload.add_argument("files", nargs="+", metavar="FILE", help="PDF, Word, HTML, text, …; - is standard input")
     upload.add_argument("--title", help="names the document in every question")
     upload.add_argument("--recipe", help="how its adapter is trained")
     upload.add_argument("--wait", action="store_true", help="return when every adapter is ready, show how far it is")
@@ -59,6 +59,7 @@ def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.Argume
     ask.add_argument("words", nargs="+", metavar="[DOC] QUESTION", help=f"DOC: {LAST}")
     chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
     chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
+    add("mcp", parents=[client], help="a Model Context Protocol server on standard input and output, for agents")
     for command in (ask, chat):
         command.add_argument("--mode", choices=MODES, help="where answers come from")
 

@@ -18,6 +18,7 @@ from lift_server.exits import DONE, FAILED, INTERRUPTED, USAGE, CommandError, Us
 
 if TYPE_CHECKING:
     from lift_config.settings import Settings
+    from lift_server.client.connection import Server
 
 CONFIG = Path("config/lift.yaml")
 USES_STORE = ("keys", "dead-letters", "doctor")
@@ -141,10 +142,9 @@ def _ask_server(args: argparse.Namespace) -> int:
     import asyncio
 
     from lift_server.client import ask, chat, documents, last, upload
-    from lift_server.client.connection import Connection, Server, own_address, server_address
+    from lift_server.client.connection import Connection
 
-    address = server_address(args.url) if args.url else own_address(_settings().server)
-    server, state = Server(address, _key(args)), last.state_path(os.environ)
+    server, state = _server(args), last.state_path(os.environ)
     if args.command == "chat":
         return chat.chat(server, args, state)
     command = {
@@ -161,6 +161,31 @@ def _ask_server(args: argparse.Namespace) -> int:
             return await command(connection, args, state)
 
     return asyncio.run(run())
+
+
+def _mcp(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from lift_server.client.connection import Connection
+
+    try:
+        from lift_server.client.mcp import serve
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error}: pip install 'lift-serve[mcp]'") from error
+
+    async def run() -> int:
+        async with Connection(_server(args)) as connection:
+            await serve(connection)
+        return DONE
+
+    return asyncio.run(run())
+
+
+def _server(args: argparse.Namespace) -> Server:
+    from lift_server.client.connection import Server, own_address, server_address
+
+    address = server_address(args.url) if args.url else own_address(_settings().server)
+    return Server(address, _key(args))
 
 
 def _key(args: argparse.Namespace) -> str | None:
@@ -196,7 +221,7 @@ def _read_settings() -> Settings:
         raise UsageError(f"settings: {os.environ.get('LIFT_CONFIG', 'the environment')}: {error}") from error
 
 
-OPERATING = {"up": _up, "keys": _keys, "dead-letters": _dead_letters, "doctor": _doctor}
+OPERATING = {"up": _up, "keys": _keys, "dead-letters": _dead_letters, "doctor": _doctor, "mcp": _mcp}
 
 
 if __name__ == "__main__":

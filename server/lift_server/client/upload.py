@@ -21,7 +21,7 @@ TOO_MANY = 429
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     name: str
     content: bytes
 
@@ -34,7 +34,7 @@ async def upload(connection: Connection, args: Namespace, state: Path) -> int:
     try:
         for file in files:
             with refusals.told(file.name if len(files) > 1 else ""):
-                documents.append(await _send(connection, file, args))
+                documents.append(await send(connection, file, args.title, args.recipe))
                 if not args.json:
                     print(documents[-1]["id"], flush=True)
                 with refusals.warned():
@@ -47,25 +47,27 @@ async def upload(connection: Connection, args: Namespace, state: Path) -> int:
     return refusals.exit_code
 
 
-def _read(names: list[str], title: str | None) -> list[_File]:
+def _read(names: list[str], title: str | None) -> list[File]:
     if title is not None and len(names) > 1:
         raise UsageError("--title names one document: upload the files one by one")
     if names.count(STDIN) > 1:
         raise UsageError("standard input (-) can be read once only")
-    return [_File("stdin", sys.stdin.buffer.read()) if name == STDIN else _file(Path(name)) for name in names]
+    return [File("stdin", sys.stdin.buffer.read()) if name == STDIN else read_file(Path(name)) for name in names]
 
 
-def _file(path: Path) -> _File:
+def read_file(path: Path) -> File:
+    """UsageError where it cannot be read."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    return _File(path.name.encode(errors="replace").decode(), content)
+    return File(path.name.encode(errors="replace").decode(), content)
 
 
-async def _send(connection: Connection, file: _File, args: Namespace) -> Json:
+async def send(connection: Connection, file: File, title: str | None, recipe: str | None) -> Json:
+    """The document object."""
     form = aiohttp.FormData(quote_fields=False)  # else a space in the file's name becomes %20, for good
-    for name, value in (("title", args.title), ("recipe", args.recipe)):
+    for name, value in (("title", title), ("recipe", recipe)):
         if value is not None:
             value.encode()  # UnicodeError for what aiohttp calls a TypeError
             form.add_field(name, value)
