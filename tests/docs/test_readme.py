@@ -19,7 +19,14 @@ from lift_server.metrics import Metrics
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 PACKAGES = ("config/lift_config", "server/lift_server", "workers/lift_workers", "workers/lift_engine")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/benchmarks/README.md", "docker/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/benchmarks/README.md",
+    "docs/threat-model.md",
+    "docker/README.md",
+)
 ENTRY = re.compile(r"( *)(\S+)(  +\S.*)?")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"""(?:code=|JobFailed\(\s*|super\(\).__init__\()"([a-z]+_[a-z_]+)\"""")
