@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ class Command:
 
     async def start(self, *arguments: str, **streams: Any) -> asyncio.subprocess.Process:
         command = (sys.executable, "-m", "lift_server.cli", self._name, *arguments)
-        return await asyncio.create_subprocess_exec(*command, env=self._environment, **streams)
+        return await asyncio.create_subprocess_exec(
+            *command, env=self._environment, preexec_fn=_hear_interrupts, **streams
+        )
 
     async def __call__(self, *arguments: str, given: str = "", cwd: Path | None = None) -> tuple[int, str, str]:
         """Exit code, standard output, standard error. `given` is standard input."""
@@ -35,6 +38,11 @@ class Command:
         output, errors = await asyncio.wait_for(process.communicate(given.encode()), 50)
         assert process.returncode is not None
         return process.returncode, output.decode(), errors.decode()
+
+
+def _hear_interrupts() -> None:
+    """A shell has what it starts in the background ignore SIGINT, and so would all that the tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Screen:
