@@ -70,7 +70,14 @@ async def test_any_other_path_is_unknown_as_before(front_end: Any, path: str) ->
 async def test_it_is_only_read(front_end: Any) -> None:
     answer = await front_end.client.post("/")
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET"
+    assert sorted(answer.headers["allow"].split(", ")) == ["GET", "HEAD"]
+
+
+async def test_its_headers_alone_may_be_asked_for(front_end: Any) -> None:
+    head, answer = await front_end.client.head("/"), await front_end.client.get("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == answer.headers["etag"]
+    assert head.headers["content-length"] == str(len(answer.content))
 
 
 def test_every_file_is_named_by_another_and_every_name_is_a_file() -> None:

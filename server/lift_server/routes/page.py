@@ -35,4 +35,4 @@ def _is_known(given: str, etag: str) -> bool:
 
 
 for _path in FILES:  # a route each: any other path is as unknown as everywhere else
-    router.add_api_route(_path, page, include_in_schema=False)
+    router.add_api_route(_path, page, methods=["GET", "HEAD"], include_in_schema=False)
