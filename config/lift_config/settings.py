@@ -143,6 +143,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
+    def _refuse_a_missing_file(cls, values: Any) -> Any:
+        """pydantic-settings would go on with the defaults."""
+        path = os.environ.get("LIFT_CONFIG")
+        if path and not Path(path).is_file():
+            raise ValueError(f"LIFT_CONFIG names {path}, which is no file")
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _refuse_unknown_variables(cls, values: Any) -> Any:
         """pydantic-settings reads the variables it knows and passes over a misspelled one in silence."""
         sections = {

@@ -135,7 +135,7 @@ def _leave(code: int) -> NoReturn:
 def _up(_: argparse.Namespace) -> int:
     from lift_server.launcher.up import run_up
 
-    return run_up(_read_settings(), os.environ)
+    return run_up(_settings(), os.environ)
 
 
 def _ask_server(args: argparse.Namespace) -> int:

@@ -32,6 +32,12 @@ def test_the_defaults_are_whole() -> None:
     assert settings.redis_url == ""
 
 
+def test_a_file_that_is_not_there_is_refused(file: Path) -> None:
+    file.unlink()
+    with pytest.raises(ValidationError, match=r"LIFT_CONFIG names .*, which is no file"):
+        Settings()
+
+
 def test_an_empty_file_changes_nothing(file: Path) -> None:
     assert file.read_text() == ""
     assert Settings().recipe == "balanced"
