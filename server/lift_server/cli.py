@@ -196,14 +196,10 @@ def _key(args: argparse.Namespace) -> str | None:
 
 
 def _settings() -> Settings:
-    """As scripts/serve finds them: in a checkout its own file, where LIFT_CONFIG names no other."""
+    """As scripts/serve finds them: in a checkout its own file, where LIFT_CONFIG names no other. UsageError that names
+    each setting that is no good."""
     if "LIFT_CONFIG" not in os.environ and CONFIG.is_file():
         os.environ["LIFT_CONFIG"] = str(CONFIG)
-    return _read_settings()
-
-
-def _read_settings() -> Settings:
-    """UsageError that names each setting that is no good."""
     from pydantic import ValidationError
     from yaml import YAMLError
 

@@ -27,6 +27,7 @@ from lift_config.contract import (
     JOBS_GROUP,
     JOBS_STREAM,
     REFINE_STREAM,
+    STREAMS,
     AdapterRecord,
     JobRecord,
     Progress,
@@ -40,6 +41,7 @@ from lift_config.contract import (
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
 from lift_config.settings import Settings
+from lift_workers.courses import Outranked
 from lift_workers.jobs import JobFailed, Queue, Report
 from lift_workers.synthesize import Generator
 from lift_workers.tracing import Traces
@@ -488,6 +490,26 @@ async def test_bulk_gives_way_and_then_has_its_turn(
         assert (found.status, found.error, len(found.adapters)) == (Status.READY, None, 1)
     assert [key for key, _, _ in courses.begun][:3] == ["a", "b", "a"]
     assert courses.made == 3  # bulk's course was put aside and resumed
+
+
+async def test_bulk_that_gave_way_works_for_its_turn_before_it_does_again(
+    enqueue: Enqueue, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lift_workers.worker.TURN_S", 3600.0)
+    await enqueue("wait", stream=BULK_STREAM, is_bulk=True)
+    worker = build(FakeCourses(), lease_s=60)
+    await worker._look(STREAMS)
+    bulk, worker._next = worker._next, None
+    assert bulk
+    await enqueue(key="b" * 32)
+    worker._gave_way = bulk.job.key
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await worker._outranked(bulk)
+    assert worker._next is None  # the other one is still anybody's
+    with pytest.raises(Outranked):
+        await worker._outranked(bulk)  # its turn is over
+    assert (worker._next is not None, worker._gave_way) == (True, bulk.job.key)
 
 
 async def test_a_course_that_the_child_lost_begins_anew(

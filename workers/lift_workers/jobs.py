@@ -1,8 +1,8 @@
 """The queue's consuming half, on Redis Streams: claim one job, keep its lease, write what becomes of it.
 
-In: entries of STREAMS, each naming a job's HASH. Out: changed HASHes, each
-change announced on CHANGED_CHANNEL. The HASH is the truth and an entry only wakes a worker, so a duplicate entry is
-harmless. Every write is fenced: it happens only while this claim's own `fence` stands and the job is `unfinished`.
+In: entries of STREAMS, each naming a job's HASH. Out: changed HASHes, each change announced on CHANGED_CHANNEL. The
+HASH is the truth and an entry only wakes a worker, so a duplicate entry is harmless. Every write is fenced: it happens
+only while this claim's own `fence` stands and the job is `unfinished`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Queue:
         self.redis = redis
         self.name = name
         self.lease_ms = int(lease_s * 1000)
-        self._newest: dict[Any, Any] = {}  # entry of each of AWAITED, when they were last looked at
+        self._newest: dict[Any, Any] = dict.fromkeys(
+            AWAITED, "0-0"
+        )  # entry of each of AWAITED, when they were last looked at
         self._reading: asyncio.Future[Any] | None = None
 
     async def claim(self, streams: Sequence[str] = STREAMS) -> Claim | None:
@@ -93,8 +95,7 @@ class Queue:
         3.11, may swallow the cancellation.
         """
         if self._reading is None or self._reading.done():
-            seen = self._newest or dict.fromkeys(AWAITED, "0-0")
-            read = self.redis.xread(seen, count=1, block=max(1, int(block_s * 1000)))
+            read = self.redis.xread(dict(self._newest), count=1, block=max(1, int(block_s * 1000)))
             self._reading = asyncio.ensure_future(read)
         await asyncio.shield(self._reading)
 
@@ -111,9 +112,11 @@ class Queue:
 
     async def _entry(self, streams: Sequence[str]) -> tuple[str, str, str] | None:
         """A stream, its entry and the job it names."""
-        for stream in AWAITED:
-            newest: Any = await self.redis.xrevrange(stream, count=1)
-            self._newest[stream] = newest[0][0] if newest else "0-0"
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for stream in AWAITED:
+                pipe.xrevrange(stream, count=1)
+            newest: list[Any] = await pipe.execute()
+        self._newest = {name: found[0][0] if found else "0-0" for name, found in zip(AWAITED, newest, strict=True)}
         for stream in streams:
             if found := await self._abandoned(stream) or await self._next(stream):
                 return stream, *found

@@ -1,1 +1,1 @@
-"""The terminal client: lift-serve upload, ask, chat, docs, status, export, rm. It speaks to a server's address only."""
+"""The client: lift-serve upload, ask, chat, docs, status, export, rm, mcp. Over HTTP only."""

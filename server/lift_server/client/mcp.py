@@ -5,6 +5,8 @@ A client of the server like any other: it sees what its key may see.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,30 +45,30 @@ class Tools:
     async def upload_file(self, path: str, title: str | None = None) -> dict[str, Any]:
         """Upload a file of this machine (PDF, DOCX, PPTX, XLSX, EPUB, HTML, e-mail, text, ...). Returns its document
         with its id; learning has begun. The title names the document in every question."""
-        with _Told():
+        with _told():
             return _shown(await send(self._connection, read_file(Path(path).expanduser()), title, recipe=None))
 
     async def upload_text(self, text: str, title: str | None = None) -> dict[str, Any]:
         """Upload a text. Returns its document with its id; learning has begun."""
         sent = {"text": text} | ({"title": title} if title else {})
-        with _Told():
+        with _told():
             return _shown(await self._connection.json("POST", "/v1/documents", json=sent))
 
     async def list_documents(self) -> list[dict[str, Any]]:
         """All documents, newest first, each with its status: queued, training, ready, failed or cancelled."""
-        with _Told():
+        with _told():
             return [_shown(document) for document in await self._connection.documents()]
 
     async def show_document(self, document_id: str) -> dict[str, Any]:
         """One document: how far its learning is, or why it failed."""
-        with _Told():
+        with _told():
             return _shown(await self._connection.json("GET", document_route(document_id)))
 
     async def ask_document(self, document_id: str, question: str, mode: Mode = "auto") -> dict[str, Any]:
         """Ask one question about one document; it keeps no conversation. Mode `adapter` answers from what was learned,
         `context` from the text in the prompt, `hybrid` from both, `auto` from what is there first; `answered_from` says
         which it was. Answers can be wrong: the excerpts in `evidence` are the document's own words."""
-        with _Told():
+        with _told():
             model = await base_model(self._connection)
             body = question_body(model, document_id, mode, [turn("user", question)])
             body["lift"]["evidence"] = True
@@ -79,15 +81,13 @@ class Tools:
         }
 
 
-class _Told:
+@contextmanager
+def _told() -> Iterator[None]:
     """A refusal is a tool's error, which the agent reads, and not the server's end."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, CommandError):
-            raise ToolError(str(error)) from error
+    try:
+        yield
+    except CommandError as error:
+        raise ToolError(str(error)) from error
 
 
 def _shown(document: Json) -> Json:
