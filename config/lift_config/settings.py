@@ -35,9 +35,9 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """The OpenAI-compatible front end."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    max_upload_bytes: int = Field(16 * 2**20, gt=0)
+    host: str = Field("127.0.0.1", description="to listen on; another than loopback opens it, and wants API keys")
+    port: int = Field(8000, ge=1, le=65535, description="to listen on")
+    max_upload_bytes: int = Field(16 * 2**20, gt=0, description="a larger document is refused (413)")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="a question's JSON body")
     max_wait_s: float = Field(300, gt=0, description="a question's default patience for its adapter")
 
@@ -45,9 +45,9 @@ class ServerSettings(_Section):
 class EngineSettings(_Section):
     """vLLM. `urls` names engines that run elsewhere; empty means the ones started here."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="the engines started here listen on it")
     port: int = Field(8100, ge=1, le=65535, description="first engine's; the next ones count up")
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = Field((), description="engines that run elsewhere; empty: those started here")
     api_key: str = Field("", description="shared secret of server, worker and engine; `up` makes one")
     max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
     max_loras: int = Field(0, ge=0, description="adapters in the engine's slots at once; 0: by measured memory")
@@ -55,7 +55,7 @@ class EngineSettings(_Section):
     max_lora_rank: Literal[0, 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         0, description="0: what the recipe needs; read it as Settings.max_lora_rank"
     )
-    max_num_seqs: int = Field(32, gt=0)
+    max_num_seqs: int = Field(32, gt=0, description="answers and synthetic tasks decoded at the same time")
     cpu_kv_cache_gib: int = Field(2, gt=0, description="VLLM_CPU_KVCACHE_SPACE")
     gpu_memory_fraction: float = Field(0.6, gt=0, lt=1, description="of the GPU, for weights and KV cache")
     tool_call_parser: str = Field(
@@ -95,7 +95,7 @@ class SloSettings(_Section):
 class LimitSettings(_Section):
     """What a key may use unless it says otherwise; 0: no limit."""
 
-    requests_per_minute: int = Field(0, ge=0)
+    requests_per_minute: int = Field(0, ge=0, description="of a key, and without keys; 0: no limit")
     tokens_per_minute: int = Field(0, ge=0, description="prompts and answers, as the engine counts them")
     documents: int = Field(0, ge=0, description="an owner has at once")
     bytes: int = Field(0, ge=0, description="of an owner's uploads, together")
@@ -114,12 +114,16 @@ class Settings(BaseSettings):
     served_name: str = Field("", description="the base model's name in the API; empty: from base_model")
     home: Path = Field(Path(".lift"), description="state of a local installation: store, adapters, logs")
     store_url: str = Field("", description="file:///… or s3://bucket/prefix; empty: <home>/store")
-    redis_url: str = Field("", validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"))
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    redis_url: str = Field(
+        "",
+        validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"),
+        description="Redis or Valkey; also REDIS_URL; empty: an embedded Valkey",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what engine and worker run on")
     cpu_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="without a GPU; see machine.py")
-    engines: int = Field(1, ge=1)
-    workers: int = Field(1, ge=1, description="one per GPU")
-    recipe: str = "balanced"
+    engines: int = Field(1, ge=1, description="started on this machine, one per GPU")
+    workers: int = Field(1, ge=1, description="likewise")
+    recipe: str = Field("balanced", description="how a document is trained unless its upload says otherwise")
     otlp_endpoint: str = Field("", description="OTLP over HTTP, http://…/v1/traces; empty: no traces")
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()

@@ -91,6 +91,8 @@ class ModelNotFound(ApiError):
 
 
 class DocumentNotReady(ApiError):
+    """Not trained within `lift.max_wait_s`; `Retry-After` says when to ask again."""
+
     def __init__(self, message: str, retry_after_s: int) -> None:
         headers = NO_RETRY | {"Retry-After": str(retry_after_s)}
         super().__init__(409, message, code="document_not_ready", param="document_id", headers=headers)
@@ -224,6 +226,8 @@ class TooManyUploads(ApiError):
 
 
 class AdapterNotFound(ApiError):
+    """The document has no such version."""
+
     def __init__(self, message: str) -> None:
         super().__init__(404, message, code="adapter_not_found", param="version")
 

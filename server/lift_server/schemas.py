@@ -55,27 +55,39 @@ class ExpiresAfter(_Request):
 class UploadFields(_Request):
     """What may come with a document, in a form or as JSON."""
 
-    title: Title | None = None
-    recipe: str | None = None
-    metadata: Annotated[Metadata, _unless_null({}, Metadata)] = Field(default_factory=dict)
-    expires_after: ExpiresAfter | None = None
-    base_model: str | None = None
+    title: Title | None = Field(None, description="names the document in every question")
+    recipe: str | None = Field(None, description="how it is trained; default: the setting `recipe`")
+    metadata: Annotated[Metadata, _unless_null({}, Metadata)] = Field(
+        default_factory=dict, description="your own notes, handed back"
+    )
+    expires_after: ExpiresAfter | None = Field(None, description="deletes it by itself; `seconds` after its creation")
+    base_model: str | None = Field(None, description="the server's; any other is refused")
 
 
 class TextUpload(UploadFields):
     """An upload as JSON."""
 
-    text: Annotated[str, AfterValidator(_encodable)] = Field(examples=["The keeper's dog is called Brisket."])
+    text: Annotated[str, AfterValidator(_encodable)] = Field(
+        examples=["The keeper's dog is called Brisket."], description="the document, as plain text or Markdown"
+    )
 
 
 class LiftOptions(_Request):
     """The request field `lift`: how a question about a document is to be answered."""
 
-    mode: Annotated[Mode, _unless_null("adapter", Mode)] = "adapter"
-    max_wait_s: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
-    recipe: str | None = None
-    ttft_budget_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    evidence: Annotated[StrictBool, _unless_null(False, StrictBool)] = False
+    mode: Annotated[Mode, _unless_null("adapter", Mode)] = Field(
+        "adapter", description="where the answer comes from; `auto`: the adapter where it is ready, else the text"
+    )
+    max_wait_s: float | None = Field(
+        None, ge=0, le=86_400, allow_inf_nan=False, description="seconds to wait for the adapter"
+    )
+    recipe: str | None = Field(None, description="answer from this recipe's version; it is trained where it lacks")
+    ttft_budget_s: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="the most thorough recipe that is there within so many seconds"
+    )
+    evidence: Annotated[StrictBool, _unless_null(False, StrictBool)] = Field(
+        False, description="with the document's segments that support or contradict the answer"
+    )
 
 
 # ---- documents --------------------------------------------------------------------------------------------

@@ -205,14 +205,14 @@ class EvidenceSegment(BaseModel):
 class Lift(_Loose):
     """How an answer came about."""
 
-    document_id: str | None
-    adapter_id: str | None
-    adapter_version: int | None
-    answered_from: Literal["adapter", "hybrid", "context", "base"]
-    ttft_s: float
-    phases: dict[str, Span]
-    evidence: list[EvidenceSegment] | None = None
-    evidence_s: float | None = None
+    document_id: str | None = Field(description="that was asked")
+    adapter_id: str | None = Field(description="whose weights answered")
+    adapter_version: int | None = Field(description="its number among the document's versions")
+    answered_from: Literal["adapter", "hybrid", "context", "base"] = Field(description="`base`: no document was named")
+    ttft_s: float = Field(description="first byte of the request read to first token written; whole: to its end")
+    phases: dict[str, Span] = Field(description="where the time went; phases overlap, never sum them")
+    evidence: list[EvidenceSegment] | None = Field(None, description="where `lift.evidence` asked for it")
+    evidence_s: float | None = Field(None, description="how long the search for it took")
 
 
 class _Answer(_Loose):
