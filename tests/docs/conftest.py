@@ -7,7 +7,6 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ ADDRESS = "http://127.0.0.1:8000"  # as every page has it
 VLLM = "http://127.0.0.1:8001"  # a vLLM without us
 TITLE = "Station log"
 TEXT = "The lighthouse at Varn Point was built in 1874 by Edda Holm. The keeper's dog is called Brisket."
+NO_MORE = "no more"
 BLOCK_S = 60
 BLOCK_MS = 1000  # below the client's own patience for an answer
 
@@ -33,9 +33,8 @@ async def trained(worker: FakeWorker) -> AsyncIterator[None]:
     await worker.redis.set(f"{WORKER_PREFIX}docs", 1)
     task = asyncio.create_task(train_all(worker))
     yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await worker.redis.xadd(JOBS_STREAM, {"job": NO_MORE})  # a cancellation could be swallowed by the client
+    await task
 
 
 async def train_all(worker: FakeWorker) -> None:
@@ -44,8 +43,10 @@ async def train_all(worker: FakeWorker) -> None:
         for stream, entries in await worker.redis.xread(seen, block=BLOCK_MS):
             for entry, fields in entries:
                 seen[stream.decode()] = entry
-                if await worker.redis.exists(job_redis_key(fields[b"job"].decode())):  # else deleted meanwhile
-                    await train(worker, fields[b"job"].decode())
+                if (job_key := fields[b"job"].decode()) == NO_MORE:
+                    return
+                if await worker.redis.exists(job_redis_key(job_key)):  # else deleted meanwhile
+                    await train(worker, job_key)
 
 
 async def train(worker: FakeWorker, job_key: str) -> None:
