@@ -134,8 +134,11 @@ async def test_plain_vllm_is_asked_as_this_server_asks(place: Place) -> None:
     """The page's example, sent to vLLM itself, is word for word what the server sends for the same question."""
     document_id = await place.upload()
     page = ROOT / "docs/how-to/plain-vllm.md"
-    (example,) = (block for block in code_of(page) if block.language == PYTHON)
-    await run(place, example)
+    for block in code_of(page):
+        await run(place, block)
+    files = {path.name: path for path in (place.folder / "lift").iterdir()}
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= files.keys()
+    assert document_line(TITLE) in files["README.md"].read_text("utf-8").splitlines()
     plain = place.engine.asked[-1]
     (question,) = (message["content"] for message in plain["messages"] if message["role"] == "user")
     answer = await place.front_end.ask(question, document_id=document_id)
