@@ -27,7 +27,7 @@ NO_REDIS = Settings.model_construct(redis_url="redis://nowhere")  # the document
 
 
 def settings() -> str:
-    return _table(("setting", "in the environment", "default", "meaning"), _settings(Settings))
+    return _table(("setting", "default", "meaning"), _settings(Settings))
 
 
 def recipes() -> str:
@@ -102,9 +102,7 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, .
             yield from _settings(type(default), f"{prefix}{name}.")
             continue
         assert field.description, f"{prefix}{name} has no description"
-        path = prefix + name
-        variable = f"LIFT_{path.replace('.', '__').upper()}"
-        yield f"`{path}`", f"`{variable}`", f"`{_default(default)}`", _meaning(field)
+        yield f"`{prefix}{name}`", f"`{_default(default)}`", _meaning(field)
 
 
 def _meaning(field: FieldInfo) -> str:

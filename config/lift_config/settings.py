@@ -35,7 +35,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """The OpenAI-compatible front end."""
 
-    host: str = Field("127.0.0.1", description="to listen on; another than loopback opens it, and wants API keys")
+    host: str = Field("127.0.0.1", description="to listen on; another than loopback opens it: make API keys first")
     port: int = Field(8000, ge=1, le=65535, description="to listen on")
     max_upload_bytes: int = Field(16 * 2**20, gt=0, description="a larger document is refused (413)")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="a question's JSON body")
@@ -56,7 +56,7 @@ class EngineSettings(_Section):
         0, description="0: what the recipe needs; read it as Settings.max_lora_rank"
     )
     max_num_seqs: int = Field(32, gt=0, description="answers and synthetic tasks decoded at the same time")
-    cpu_kv_cache_gib: int = Field(2, gt=0, description="VLLM_CPU_KVCACHE_SPACE")
+    cpu_kv_cache_gib: int = Field(2, gt=0, description="KV cache in GiB, where there is no GPU")
     gpu_memory_fraction: float = Field(0.6, gt=0, lt=1, description="of the GPU, for weights and KV cache")
     tool_call_parser: str = Field(
         "hermes", description="vLLM's, by how the base model writes its calls; empty: requests with tools are refused"
@@ -88,17 +88,17 @@ class RedisSettings(_Section):
 class SloSettings(_Section):
     """What a streamed question is promised; `lift_slo_good_total` counts those that kept it."""
 
-    warm_ttft_s: float = Field(0.5, gt=0, description="its document's adapter was there")
-    cold_ttft_s: float = Field(10, gt=0, description="it waited for its document's training")
+    warm_ttft_s: float = Field(0.5, gt=0, description="seconds to its first token, where the adapter was there")
+    cold_ttft_s: float = Field(10, gt=0, description="likewise where it waited for its document's training")
 
 
 class LimitSettings(_Section):
     """What a key may use unless it says otherwise; 0: no limit."""
 
-    requests_per_minute: int = Field(0, ge=0, description="of a key, and without keys; 0: no limit")
-    tokens_per_minute: int = Field(0, ge=0, description="prompts and answers, as the engine counts them")
-    documents: int = Field(0, ge=0, description="an owner has at once")
-    bytes: int = Field(0, ge=0, description="of an owner's uploads, together")
+    requests_per_minute: int = Field(0, ge=0, description="requests of a key, and without keys; 0: no limit")
+    tokens_per_minute: int = Field(0, ge=0, description="tokens of prompts and answers, as the engine counts them")
+    documents: int = Field(0, ge=0, description="documents that an owner keeps; 0: no limit")
+    bytes: int = Field(0, ge=0, description="bytes of an owner's uploads, together")
     training: int = Field(0, ge=0, description="an owner's documents in training at once")
 
 
@@ -121,8 +121,8 @@ class Settings(BaseSettings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what engine and worker run on")
     cpu_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="without a GPU; see machine.py")
-    engines: int = Field(1, ge=1, description="started on this machine, one per GPU")
-    workers: int = Field(1, ge=1, description="likewise")
+    engines: int = Field(1, ge=1, description="vLLM engines started on this machine, one per GPU")
+    workers: int = Field(1, ge=1, description="training workers started on this machine, one per GPU")
     recipe: str = Field("balanced", description="how a document is trained unless its upload says otherwise")
     otlp_endpoint: str = Field("", description="OTLP over HTTP, http://…/v1/traces; empty: no traces")
     server: ServerSettings = ServerSettings()

@@ -81,7 +81,7 @@ def test_the_reference_has_every_chapter(pages: dict[Path, LexborHTMLParser], si
     used = "".join(path.read_text("utf-8") for path in DOCS.rglob("*.md"))
     assert {name for name in CHAPTERS if f"{{generated}} {name}\n" not in used} == set()
     shown = {name: pages[site / f"reference/{name}.html"].text() for name in ("settings", "errors", "metrics", "api")}
-    assert "LIFT_ENGINE__MAX_LORAS" in shown["settings"]
+    assert "engine.max_loras" in shown["settings"]
     assert "lift_time_to_first_token_seconds" in shown["metrics"]
     assert "POST /v1/documents" in shown["api"]
     for code in ("document_not_ready", "trainer_died", "insufficient_quota"):
