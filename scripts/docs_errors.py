@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lift_server import errors
 from lift_server.decode import REFUSALS
 from lift_server.errors import HTTP_CODES
 
@@ -89,7 +88,7 @@ def _status(call: ast.Call, code: str) -> int:
     name = _name(call)
     if name == "Refused":
         return REFUSALS.get(code, 400)
-    assert hasattr(errors, name), f"{name}: say its status in STATUSES"
+    assert name in STATUSES, f"{name}: say its status in STATUSES"
     return STATUSES[name]
 
 

@@ -120,7 +120,9 @@ async def run_with_client(place: Place, environment: str, block: Block) -> None:
         python = str(CLIENTS / environment / "bin" / "python")
         await place.run(["env", "-u", "PYTHONPATH", python], block.code)
     else:
-        (place.folder / "node_modules").symlink_to(CLIENTS / environment / "node_modules")
+        modules = place.folder / "node_modules"  # Node.js looks for them from where a script lies
+        if not modules.exists():
+            modules.symlink_to(CLIENTS / environment / "node_modules")
         await place.run([str(node_home() / "bin" / "node")], block.code, ".mjs")
 
 
