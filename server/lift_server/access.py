@@ -42,6 +42,7 @@ class Caller:
     owner: str
     name: str
     limits: LimitSettings
+    key: KeyRecord | None = None  # None without keys
 
 
 class Gate:
@@ -93,7 +94,7 @@ class Gate:
         if key is None or key.revoked_s is not None:
             self._last.pop(digest, None)
             raise InvalidApiKey(is_given=digest != NO_SECRET)
-        return Caller(key.owner, digest, key.limits.or_else(self._defaults))
+        return Caller(key.owner, digest, key.limits.or_else(self._defaults), key)
 
 
 class Access:
@@ -109,7 +110,7 @@ class Access:
         gate: Gate = scope["app"].state.lift.gate
         caller, windows = await _admitted(gate, Request(scope, receive))
         rates = _headers(windows)
-        scope["state"]["owner"] = caller.owner
+        scope["state"] |= {"owner": caller.owner, "key": caller.key, "windows": windows}
 
         charged = 0
 
