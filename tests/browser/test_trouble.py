@@ -6,7 +6,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 from tests.browser.conftest import violations
-from tests.browser.test_journey import QUESTION, TEXT, answers, ask, open_ready
+from tests.browser.steps import QUESTION, TEXT, answers, ask
+from tests.browser.test_journey import open_ready
 from tests.lift_server.holders import holder, keys_of
 
 HOSTILE = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>"""
@@ -38,7 +39,7 @@ async def test_a_lost_connection_is_said_and_can_be_tried_again(page: Page, fron
 
 async def test_watching_goes_on_by_itself_after_a_lost_connection(page: Page, front_end: Any, worker: Any) -> None:
     document = await front_end.upload(TEXT)
-    await page.route("**/events", lambda route: route.abort(), times=1)
+    await page.route("**/events**", lambda route: route.abort(), times=1)
     await page.goto(f"{front_end.url}/#{document['id']}")
     await expect(page.get_by_role("alert").filter(has_text="No connection")).to_be_visible()
     await worker.train()
@@ -74,9 +75,11 @@ async def test_a_document_that_is_gone(page: Page, front_end: Any) -> None:
 
 async def test_hostile_words_stay_words(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
     engine.words = [HOSTILE, f" {HOSTILE}"]
-    await open_ready(page, front_end, worker, title=HOSTILE)
+    await open_ready(page, front_end, worker, (HOSTILE, HOSTILE), title=HOSTILE)
     await ask(page, HOSTILE)
     await expect(answers(page).locator(".said")).to_have_text(f"{HOSTILE} {HOSTILE}")
+    await page.get_by_text("How it was learned").click()
+    await expect(page.get_by_role("list", name="Newest practice questions")).to_contain_text(HOSTILE)
     await page.get_by_text("Code that uploads this document").click()
     await answers(page).get_by_text("Code that asks this").click()
     await page.get_by_role("button", name="Delete", exact=True).click()
