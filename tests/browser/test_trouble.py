@@ -115,6 +115,37 @@ async def test_the_key_is_asked_for_kept_for_the_tab_and_never_shown(page: Page,
     await expect(other.get_by_role("dialog")).to_contain_text("You didn't provide an API key.")
 
 
+async def test_a_key_is_told_whose_it_is_what_it_may_and_has_used(page: Page, front_end: Any) -> None:
+    mine = await holder(front_end, requests_per_minute=100, documents=7)
+    await mine.upload(TEXT)
+    await page.reload()
+    await page.get_by_label("Key", exact=True).fill(mine.secret)
+    await page.get_by_role("button", name="Use this key").click()
+    await page.get_by_role("button", name="API key: in use").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text(f"In use: a name ({mine.record.id}), made ")
+    rows = [text.split("\t") for text in await dialog.get_by_role("row").all_inner_texts()]
+    assert (rows[0][0], rows[0][1].split()[1:]) == ("Requests this minute", ["of", "100"])
+    assert rows[1:] == [
+        ["Documents", "1 of 7"],
+        ["Their size", f"{len(TEXT)} B, no limit"],
+        ["Being learned", "1, no limit"],
+    ]
+    assert await violations(page) == []
+    await keys_of(front_end).revoke(mine.record.id)
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="API key: in use").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("Incorrect API key provided.")
+    await expect(dialog.get_by_role("row")).to_have_count(0)
+
+
+async def test_where_no_key_is_needed_that_is_said(page: Page) -> None:
+    await page.get_by_role("button", name="API key").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("No key is needed")
+    await expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
+    assert await violations(page) == []
+
+
 async def test_from_elsewhere_without_keys_the_server_says_what_helps(page: Page) -> None:
     await page.context.set_extra_http_headers({"X-Forwarded-For": "192.0.2.7"})
     await page.reload()
