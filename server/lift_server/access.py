@@ -28,9 +28,7 @@ from lift_server.peer import is_local
 log = logging.getLogger(__name__)
 
 # For whoever runs it, what the API looks like, the page: no owner, document, adapter or key is named in any of them.
-OPEN_PATHS = frozenset(
-    {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", *FILES}
-)
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", *FILES})
 NO_TOKENS = ("/v1/documents", "/v1/files", "/v1/uploads")  # a POST there asks no engine
 NO_SECRET = digest_of("")
 

@@ -52,7 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
         async with _running(settings) as app.state.lift:
             yield
 
-    app = Api(lifespan=lifespan, redirect_slashes=False)
+    app = Api(
+        lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
+    )  # both want a CDN; routes/page.py
     app.add_middleware(Access)
     app.add_middleware(Envelope)  # the outer one
     errors.install(app)
