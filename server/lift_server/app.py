@@ -52,9 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with _running(settings) as app.state.lift:
             yield
 
-    app = Api(
-        lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None
-    )  # both want a CDN; routes/page.py
+    # FastAPI's own /docs and /redoc send browsers to a CDN; routes/page.py has ours.
+    app = Api(lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     app.add_middleware(Access)
     app.add_middleware(Envelope)  # the outer one
     errors.install(app)
