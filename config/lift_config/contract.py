@@ -12,6 +12,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:uploads:{owner}         | ZSET    | server         | server         | open ones: ids, score: expires_s  |
 | lift:job:{key}               | HASH    | server, worker | server, worker | until its last document goes      |
 | lift:job:{key}:documents     | SET     | server         | server         | likewise                          |
+| lift:job:{key}:learning      | STRING  | worker         | server         | likewise: LearningRecord          |
 | lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
 | lift:jobs:bulk               | STREAM  | server         | worker         | likewise; behind lift:jobs        |
@@ -116,6 +117,10 @@ def job_redis_key(job_key: str) -> str:
 
 def job_documents_redis_key(job_key: str) -> str:
     return f"lift:job:{job_key}:documents"
+
+
+def job_learning_redis_key(job_key: str) -> str:
+    return f"lift:job:{job_key}:learning"
 
 
 def job_lease_redis_key(job_key: str) -> str:
@@ -241,6 +246,24 @@ class AdapterRecord:
     ready_s: float
     tasks: int = 0
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class LearningRecord:
+    """What an owner sees of a training, of the last where there were several: the newest tasks (question, answer),
+    newest last; the loss (step, mean since the point before). Apart from JobRecord, which lists and questions read.
+    """
+
+    tasks: tuple[tuple[str, str], ...] = ()
+    losses: tuple[tuple[int, float], ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        values = json.loads(text)
+        return cls(**{name: tuple(tuple(one) for one in values[name]) for name in ("tasks", "losses")})
 
 
 @dataclass(frozen=True)

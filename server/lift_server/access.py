@@ -28,9 +28,7 @@ from lift_server.peer import is_local
 log = logging.getLogger(__name__)
 
 # For whoever runs it, what the API looks like, the page: no owner, document, adapter or key is named in any of them.
-OPEN_PATHS = frozenset(
-    {"/health", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", *FILES}
-)
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", *FILES})
 NO_TOKENS = ("/v1/documents", "/v1/files", "/v1/uploads")  # a POST there asks no engine
 NO_SECRET = digest_of("")
 
@@ -42,6 +40,7 @@ class Caller:
     owner: str
     name: str
     limits: LimitSettings
+    key: KeyRecord | None = None  # None without keys
 
 
 class Gate:
@@ -93,7 +92,7 @@ class Gate:
         if key is None or key.revoked_s is not None:
             self._last.pop(digest, None)
             raise InvalidApiKey(is_given=digest != NO_SECRET)
-        return Caller(key.owner, digest, key.limits.or_else(self._defaults))
+        return Caller(key.owner, digest, key.limits.or_else(self._defaults), key)
 
 
 class Access:
@@ -109,7 +108,7 @@ class Access:
         gate: Gate = scope["app"].state.lift.gate
         caller, windows = await _admitted(gate, Request(scope, receive))
         rates = _headers(windows)
-        scope["state"]["owner"] = caller.owner
+        scope["state"] |= {"owner": caller.owner, "key": caller.key, "windows": windows}
 
         charged = 0
 

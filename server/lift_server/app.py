@@ -31,6 +31,7 @@ from lift_server.records import Records
 from lift_server.recover import recover
 from lift_server.routes import ask, files, models, offered, operate, page, uploads
 from lift_server.routes import documents as documents_routes
+from lift_server.routes import keys as keys_routes
 from lift_server.state import State
 from lift_server.store import open_store
 from lift_server.watch import JobWatcher
@@ -51,11 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
         async with _running(settings) as app.state.lift:
             yield
 
-    app = Api(lifespan=lifespan, redirect_slashes=False)
+    # FastAPI's own /docs and /redoc send browsers to a CDN; routes/page.py has ours.
+    app = Api(lifespan=lifespan, redirect_slashes=False, docs_url=None, redoc_url=None)
     app.add_middleware(Access)
     app.add_middleware(Envelope)  # the outer one
     errors.install(app)
-    for routes in (documents_routes, files, uploads, ask, models, offered, operate, page):
+    for routes in (documents_routes, files, uploads, ask, models, keys_routes, offered, operate, page):
         app.include_router(routes.router)
     return app
 

@@ -9,16 +9,18 @@ from contextlib import suppress
 
 from lift_server import documents
 from lift_server.errors import DocumentNotFound, as_api_error
-from lift_server.schemas import DocumentDeleted, DocumentObject, document_object
+from lift_server.schemas import DocumentDeleted, DocumentObject, LearningObject, document_object, learning_object
 from lift_server.state import State
 from lift_server.watch import RECHECK_S
 
 
-async def document_events(state: State, owner: str, document_id: str, job_key: str) -> AsyncIterator[bytes]:
+async def document_events(
+    state: State, owner: str, document_id: str, job_key: str, *, with_learning: bool
+) -> AsyncIterator[bytes]:
     """All watchers of a process share its one subscription. A deletion is told as the route that deletes tells it."""
     try:
         with state.watcher.changes(job_key) as changed:
-            async for part in _changes(state, owner, document_id, changed):
+            async for part in _changes(state, owner, document_id, changed, with_learning):
                 yield part
     except DocumentNotFound:
         yield _event(DocumentDeleted(id=document_id).model_dump_json())
@@ -27,15 +29,23 @@ async def document_events(state: State, owner: str, document_id: str, job_key: s
     yield _event("[DONE]")
 
 
-async def _changes(state: State, owner: str, document_id: str, changed: asyncio.Event) -> AsyncIterator[bytes]:
+async def _changes(
+    state: State, owner: str, document_id: str, changed: asyncio.Event, with_learning: bool
+) -> AsyncIterator[bytes]:
     """Looks again every RECHECK_S: a message may be lost, and a document may expire."""
     told: DocumentObject | None = None
+    learned: LearningObject | None = None
     while True:
         state.watcher.refuse_stopping()
         changed.clear()
         document, job = await documents.find(state, owner, document_id)
         shown = document_object(document, job)
         yield _event(shown.model_dump_json()) if shown != told else f": {shown.status}\n\n".encode()
+        if with_learning:
+            learning = learning_object(document, await state.records.learning(job.key))
+            if learning != learned:
+                yield _event(learning.model_dump_json())
+            learned = learning
         if not job.unfinished:
             return
         told = shown

@@ -7,6 +7,7 @@ which watches the owner's list of documents, it holds for uploads and deletions 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,6 +18,14 @@ from lift_server.errors import InsufficientQuota, RateLimited
 from lift_server.keys import Limits
 
 TRAINING_RETRY_S = 10
+
+
+@dataclass(frozen=True)
+class Use:
+    """Of one limit; 0 is no limit."""
+
+    used: int
+    limit: int
 
 
 class Quota:
@@ -31,7 +40,7 @@ class Quota:
         limits = await self._limits()
         if not limits.documents and not limits.bytes:
             return
-        sizes = [json.loads(size) for size in await self._of_documents("size_bytes")]
+        sizes = await self._sizes()
         if limits.documents and len(sizes) >= limits.documents:
             raise InsufficientQuota(f"{limits.documents} documents")
         if limits.bytes and sum(sizes) + size_bytes > limits.bytes:
@@ -42,13 +51,27 @@ class Quota:
         limit = (await self._limits()).training
         if not limit:
             return
+        if await self._unfinished() >= limit:
+            raise RateLimited(f"{limit} documents in training", kind="training", retry_after_s=TRAINING_RETRY_S)
+
+    async def use(self) -> dict[str, Use]:
+        """What there is, by the limits' names."""
+        limits, sizes = await self._limits(), await self._sizes()
+        return {
+            "documents": Use(len(sizes), limits.documents),
+            "bytes": Use(sum(sizes), limits.bytes),
+            "training": Use(await self._unfinished(), limits.training),
+        }
+
+    async def _sizes(self) -> list[int]:
+        return [json.loads(size) for size in await self._of_documents("size_bytes")]
+
+    async def _unfinished(self) -> int:
         jobs = {json.loads(key) for key in await self._of_documents("job_key")}
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in jobs:
                 pipe.hget(job_redis_key(key), "unfinished")
-            unfinished = (await pipe.execute()).count("true")
-        if unfinished >= limit:
-            raise RateLimited(f"{limit} documents in training", kind="training", retry_after_s=TRAINING_RETRY_S)
+            return (await pipe.execute()).count("true")
 
     async def _limits(self) -> LimitSettings:
         found = await self._redis.get(limits_redis_key(self._owner))

@@ -29,11 +29,13 @@ from lift_config.contract import (
     WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
+    LearningRecord,
     Status,
     adapter_path,
     document_path,
     document_redis_key,
     job_documents_redis_key,
+    job_learning_redis_key,
     job_lease_redis_key,
     job_path,
     job_redis_key,
@@ -100,6 +102,11 @@ class Records:
     async def are_whole(self) -> bool:
         """Whether Redis has all that the store has (recover.py)."""
         return bool(await self.redis.exists(WHOLE_KEY))
+
+    async def learning(self, job_key: str) -> LearningRecord:
+        """Empty where a worker has told nothing yet, or Redis was lost: the store does not have it."""
+        found = await self.redis.get(job_learning_redis_key(job_key))
+        return LearningRecord.from_json(found) if found else LearningRecord()
 
     async def text(self, job_key: str) -> str | None:
         return None if (content := await self.read(text_path(job_key))) is None else content.decode()
@@ -286,7 +293,7 @@ class Records:
             pipe.zrem(owner_redis_key(document.owner), document.id)
             pipe.srem(users_key, document.id)
             if is_last:
-                pipe.delete(job_redis_key(job_key))
+                pipe.delete(job_redis_key(job_key), job_learning_redis_key(job_key))
             pipe.publish(CHANGED_CHANNEL, job_key)  # a worker on it finds no record, and stops
             await pipe.execute()
         return job

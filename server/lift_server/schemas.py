@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 
-from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, Progress
+from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, LearningRecord, Progress
 
 Seconds = dict[str, float | None]
 
@@ -152,6 +152,27 @@ class DocumentObject(BaseModel):
     error: FailureObject | None
 
 
+class TaskObject(BaseModel):
+    question: str
+    answer: str
+
+
+class LossObject(BaseModel):
+    """`loss`: what the training makes small, in nats; the mean over the steps since the point before."""
+
+    step: int
+    loss: float
+
+
+class LearningObject(BaseModel):
+    """What a document is learned with, or was last: the newest tasks, newest last, and the loss so far."""
+
+    id: str
+    object: Literal["document.learning"] = "document.learning"
+    tasks: list[TaskObject]
+    losses: list[LossObject]
+
+
 class DocumentList(BaseModel):
     object: Literal["list"] = "list"
     data: list[DocumentObject]
@@ -189,6 +210,14 @@ def document_object(document: DocumentRecord, job: JobRecord) -> DocumentObject:
     )
 
 
+def learning_object(document: DocumentRecord, learning: LearningRecord) -> LearningObject:
+    return LearningObject(
+        id=document.id,
+        tasks=[TaskObject(question=question, answer=answer) for question, answer in learning.tasks],
+        losses=[LossObject(step=step, loss=loss) for step, loss in learning.losses],
+    )
+
+
 def _adapter_version(adapter: AdapterRecord, created_s: float) -> AdapterVersion:
     ready_s = round(max(0.0, adapter.ready_s - created_s), 3)
     return AdapterVersion(**_adapter(adapter), ready_s=ready_s, tasks=adapter.tasks, steps=adapter.steps)
@@ -219,6 +248,26 @@ def _progress_object(progress: Progress) -> ProgressObject:
 
 def _failure_object(failure: Failure) -> FailureObject:
     return FailureObject(code=failure.code, message=failure.message)
+
+
+# ---- keys -------------------------------------------------------------------------------------------------
+
+
+class UseObject(BaseModel):
+    """`limit` 0: none."""
+
+    used: int
+    limit: int
+
+
+class KeyObject(BaseModel):
+    """`limits` by the names that `lift-serve keys create` has."""
+
+    object: Literal["key"] = "key"
+    id: str | None
+    name: str | None
+    created_at: int | None
+    limits: dict[str, UseObject]
 
 
 # ---- models -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,20 +71,25 @@ class Complaints:
 
 
 @pytest.fixture
-async def open_page(browser: Browser, front_end: FrontEnd) -> AsyncIterator[Open]:
-    """The page as it opens, in a profile of its own; options as Playwright's `new_context` takes them."""
+async def visit(browser: Browser) -> AsyncIterator[Open]:
+    """A server's page as it opens, in a profile of its own; options as Playwright's `new_context` takes them."""
     watched: list[Complaints] = []
 
-    async def opened(path: str = "/", **options: Any) -> Page:
+    async def opened(url: str, path: str = "/", **options: Any) -> Page:
         context = await browser.new_context(**options)
         context.set_default_timeout(PATIENCE_MS)
-        watched.append(Complaints(context, front_end.url))
+        watched.append(Complaints(context, url))
         page = await context.new_page()
-        await page.goto(front_end.url + path)
+        await page.goto(url + path)
         return page
 
     yield opened
     assert [found for one in watched for found in one.found] == []
+
+
+@pytest.fixture
+async def open_page(visit: Open, front_end: FrontEnd) -> Open:
+    return partial(visit, front_end.url)
 
 
 @pytest.fixture

@@ -9,23 +9,15 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 from tests.browser.conftest import violations
-
-TEXT = "The keeper's dog is called Brisket. Its lamp burns rapeseed oil."
-QUESTION = "What is the dog's name?"
+from tests.browser.steps import QUESTION, TEXT, answers, ask, delete, drop_file
 
 
-def answers(page: Page) -> Any:
-    return page.get_by_role("article", name="Answer")
-
-
-async def ask(page: Page, question: str) -> None:
-    await page.get_by_label("Your question").fill(question)
-    await page.get_by_role("button", name="Ask", exact=True).click()
-
-
-async def open_ready(page: Page, front_end: Any, worker: Any, **fields: Any) -> str:
-    """The page of a document that was learned."""
+async def open_ready(
+    page: Page, front_end: Any, worker: Any, task: tuple[str, str] = (QUESTION, "Brisket"), **fields: Any
+) -> str:
+    """The page of a document that was learned with this task."""
     document = await front_end.upload(TEXT, **fields)
+    await worker.tell(await worker.newest_job(), task, losses=(3.0, 1.5, 1.0))
     await worker.train()
     await page.goto(f"{front_end.url}/#{document['id']}")
     await expect(page.locator(".document .chip")).to_have_text("Ready")
@@ -57,17 +49,48 @@ async def test_a_file_is_learned_before_ones_eyes(page: Page, worker: Any, tmp_p
     assert await violations(page) == []
 
 
+async def test_tasks_and_loss_are_shown_as_they_come_and_stay(page: Page, front_end: Any, worker: Any) -> None:
+    document = await front_end.upload(TEXT)
+    await page.goto(f"{front_end.url}/#{document['id']}")
+    job = await worker.claim(await worker.newest_job())
+    await expect(page.get_by_text("Training: 50 %")).to_be_visible()
+    await expect(page.locator(".lessons")).to_be_hidden()
+    await worker.tell(job, ("Whose dog is it?", "the keeper's"), losses=(3.0,))
+    tasks = page.get_by_role("list", name="Newest practice questions")
+    await expect(tasks).to_have_text("Question: Whose dog is it?Answer: the keeper's")
+    await expect(page.get_by_role("img", name="Loss")).to_have_count(0)  # one point is no line
+    told = ("Whose dog is it?", "the keeper's"), ("What burns in the lamp?", "rapeseed oil")
+    await worker.tell(job, *told, losses=(3.0, 1.25, 1.5))
+    await expect(tasks.get_by_role("listitem").first).to_contain_text("What burns in the lamp?")
+    says = "Loss: 3.00 at step 1, 1.50 at step 3, the lowest was 1.25 at step 2."
+    curve = page.get_by_role("img", name=says)
+    await expect(curve).to_be_visible()
+    await expect(page.get_by_text(says)).to_be_visible()
+    points = await curve.locator("polyline").get_attribute("points")
+    assert [tuple(map(float, point.split(","))) for point in points.split()] == [(4, 4), (200, 57.7), (396, 50)]
+    assert await violations(page) == []
+    await worker.publish(job)
+    await expect(page.locator(".document .chip")).to_have_text("Ready")
+    await expect(tasks).to_be_hidden()
+    for _ in range(2):
+        await page.get_by_text("How it was learned").click()
+        await expect(tasks).to_be_visible()
+        await expect(curve).to_be_visible()
+        assert await violations(page) == []
+        await page.reload()
+
+
 async def test_pasted_text_and_dropped_files_are_documents(page: Page, front_end: Any) -> None:
-    give = "(kind, type, text, key) => { const data = new DataTransfer(); if (text) data.setData('text/plain', text);"
-    file = "else data.items.add(new File(['The lamp burns rapeseed oil.'], 'dropped.txt'));"
-    sent = "document.body.dispatchEvent(new kind(type, {bubbles: true, cancelable: true, [key]: data})); }"
-    event = f"([kind, ...rest]) => ({give}{file}{sent})(window[kind], ...rest)"
-    await page.evaluate(event, ["ClipboardEvent", "paste", TEXT, "clipboardData"])
+    give = (
+        "(text) => { const given = new DataTransfer(); given.setData('text/plain', text); document.body.dispatchEvent("
+    )
+    event = "new ClipboardEvent('paste', {bubbles: true, cancelable: true, clipboardData: given})); }"
+    await page.evaluate(give + event, TEXT)
     await expect(page.get_by_label("Text", exact=True)).to_have_value(TEXT)
     await page.get_by_role("button", name="Learn this text").click()
     await expect(page.get_by_role("heading", name="Untitled")).to_be_focused()
     await expect(page.get_by_label("Text", exact=True)).to_have_value("")
-    await page.evaluate(event, ["DragEvent", "drop", "", "dataTransfer"])
+    await drop_file(page, "dropped.txt", "The lamp burns rapeseed oil.")
     await expect(page.get_by_role("heading", name="dropped.txt")).to_be_focused()
     assert await page.locator(".list .name").all_inner_texts() == ["dropped.txt", "Untitled"]
 
@@ -186,15 +209,14 @@ async def test_downloads_and_stopping(page: Page, front_end: Any, worker: Any, e
 
 async def test_deleting_asks_first(page: Page, front_end: Any, worker: Any) -> None:
     document_id = await open_ready(page, front_end, worker, title="Orvel")
-    delete, dialog = page.get_by_role("button", name="Delete", exact=True), page.get_by_role("dialog")
-    await delete.click()
+    dialog = page.get_by_role("dialog")
+    await page.get_by_role("button", name="Delete", exact=True).click()
     await expect(dialog.get_by_role("button", name="Keep it")).to_be_focused()
     assert await violations(page) == []
     await page.keyboard.press("Enter")
     await expect(dialog).to_have_count(0)
     assert (await front_end.client.get(f"/v1/documents/{document_id}")).status_code == 200
-    await delete.click()
-    await dialog.get_by_role("button", name="Delete it").click()
+    await delete(page)
     await expect(page.get_by_role("heading", name="Your documents")).to_be_focused()
     await expect(page.get_by_text("None yet.")).to_be_visible()
     await expect(page.get_by_role("heading", name="Ask a document")).to_be_visible()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 from tests.browser.conftest import Open, violations
-from tests.browser.test_journey import QUESTION, TEXT, answers, ask, open_ready
+from tests.browser.steps import QUESTION, TEXT, answers, ask
+from tests.browser.test_journey import open_ready
 
 LONG = "Donaudampfschifffahrtsgesellschaft" * 4
 LOOKS: dict[str, dict[str, Any]] = {
@@ -24,7 +25,7 @@ async def test_everything_fits_and_axe_finds_nothing(
     engine.words = [LONG, " and more."]
     page = await open_page(**LOOKS[look])
     await fits(page)
-    await open_ready(page, front_end, worker, title=LONG)
+    await open_ready(page, front_end, worker, (LONG, LONG), title=LONG)
     await ask(page, LONG)
     await answers(page).get_by_text("Code that asks this").click()
     await page.get_by_text("How it was learned").click()
@@ -70,7 +71,13 @@ async def test_all_of_it_by_keyboard(page: Page, front_end: Any, worker: Any) ->
     await tab_to(page, page.get_by_role("button", name="Learn this text"))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Orvel")).to_be_focused()
+    await worker.tell(await worker.newest_job(), *[(QUESTION, TEXT)] * 12)
     await worker.train()
+    await tab_to(page, page.get_by_text("How it was learned"))
+    await page.keyboard.press("Enter")
+    await tab_to(page, tasks := page.get_by_role("list", name="Newest practice questions"))
+    await page.keyboard.press("End")
+    await expect(tasks.get_by_role("listitem").last).to_be_in_viewport()
     await tab_to(page, page.get_by_label("Your question"))
     await page.keyboard.type(QUESTION)
     await page.keyboard.press("Shift+Enter")

@@ -6,7 +6,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 from tests.browser.conftest import violations
-from tests.browser.test_journey import QUESTION, TEXT, answers, ask, open_ready
+from tests.browser.steps import QUESTION, TEXT, answers, ask
+from tests.browser.test_journey import open_ready
 from tests.lift_server.holders import holder, keys_of
 
 HOSTILE = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>"""
@@ -38,7 +39,7 @@ async def test_a_lost_connection_is_said_and_can_be_tried_again(page: Page, fron
 
 async def test_watching_goes_on_by_itself_after_a_lost_connection(page: Page, front_end: Any, worker: Any) -> None:
     document = await front_end.upload(TEXT)
-    await page.route("**/events", lambda route: route.abort(), times=1)
+    await page.route("**/events**", lambda route: route.abort(), times=1)
     await page.goto(f"{front_end.url}/#{document['id']}")
     await expect(page.get_by_role("alert").filter(has_text="No connection")).to_be_visible()
     await worker.train()
@@ -74,9 +75,11 @@ async def test_a_document_that_is_gone(page: Page, front_end: Any) -> None:
 
 async def test_hostile_words_stay_words(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
     engine.words = [HOSTILE, f" {HOSTILE}"]
-    await open_ready(page, front_end, worker, title=HOSTILE)
+    await open_ready(page, front_end, worker, (HOSTILE, HOSTILE), title=HOSTILE)
     await ask(page, HOSTILE)
     await expect(answers(page).locator(".said")).to_have_text(f"{HOSTILE} {HOSTILE}")
+    await page.get_by_text("How it was learned").click()
+    await expect(page.get_by_role("list", name="Newest practice questions")).to_contain_text(HOSTILE)
     await page.get_by_text("Code that uploads this document").click()
     await answers(page).get_by_text("Code that asks this").click()
     await page.get_by_role("button", name="Delete", exact=True).click()
@@ -110,6 +113,37 @@ async def test_the_key_is_asked_for_kept_for_the_tab_and_never_shown(page: Page,
     other = await page.context.new_page()
     await other.goto(front_end.url)
     await expect(other.get_by_role("dialog")).to_contain_text("You didn't provide an API key.")
+
+
+async def test_a_key_is_told_whose_it_is_what_it_may_and_has_used(page: Page, front_end: Any) -> None:
+    mine = await holder(front_end, requests_per_minute=100, documents=7)
+    await mine.upload(TEXT)
+    await page.reload()
+    await page.get_by_label("Key", exact=True).fill(mine.secret)
+    await page.get_by_role("button", name="Use this key").click()
+    await page.get_by_role("button", name="API key: in use").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text(f"In use: a name ({mine.record.id}), made ")
+    rows = [text.split("\t") for text in await dialog.get_by_role("row").all_inner_texts()]
+    assert (rows[0][0], rows[0][1].split()[1:]) == ("Requests this minute", ["of", "100"])
+    assert rows[1:] == [
+        ["Documents", "1 of 7"],
+        ["Their size", f"{len(TEXT)} B, no limit"],
+        ["Being learned", "1, no limit"],
+    ]
+    assert await violations(page) == []
+    await keys_of(front_end).revoke(mine.record.id)
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="API key: in use").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("Incorrect API key provided.")
+    await expect(dialog.get_by_role("row")).to_have_count(0)
+
+
+async def test_where_no_key_is_needed_that_is_said(page: Page) -> None:
+    await page.get_by_role("button", name="API key").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("No key is needed")
+    await expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
+    assert await violations(page) == []
 
 
 async def test_from_elsewhere_without_keys_the_server_says_what_helps(page: Page) -> None:

@@ -21,6 +21,7 @@ from lift_config.contract import (
     STREAMS,
     JobRecord,
     document_redis_key,
+    job_learning_redis_key,
     job_redis_key,
 )
 from lift_server.launcher.embedded import embedded_url
@@ -78,6 +79,8 @@ def of_redis(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
         jobs = {_job(redis, one) for one in ids}
         records = {key for key in keys if key.startswith("lift:job:") and key.count(":") == 2}
         yield from (f"{key} is left behind" for key in sorted(records - {job_redis_key(one) for one in jobs}))
+        told = {key for key in keys if key.endswith(":learning")}
+        yield from (f"{key} is left behind" for key in sorted(told - {job_learning_redis_key(one) for one in jobs}))
         letters = {str(fields["job"]) for _, fields in redis.xrange(DEAD_STREAM)}
         failed = {job for job in jobs if JobRecord.from_redis(redis.hgetall(job_redis_key(job))).error}
         yield from (f"{job} failed for good in no dead letter" for job in sorted(failed - letters) if letters)

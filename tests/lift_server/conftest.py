@@ -26,11 +26,13 @@ from lift_config.contract import (
     AdapterRecord,
     Failure,
     JobRecord,
+    LearningRecord,
     Progress,
     Status,
     adapter_id,
     adapter_path,
     adapter_redis_key,
+    job_learning_redis_key,
     job_redis_key,
 )
 from lift_config.phases import Phase
@@ -256,6 +258,12 @@ class FakeWorker:
         job = job.changed(status=status, fence=job.fence + 1, progress=Progress("train", 0.5, 7.0, 3, 12, 40))
         await self.write(job)
         return job
+
+    async def tell(self, job: JobRecord, *tasks: tuple[str, str], losses: tuple[float, ...] = ()) -> None:
+        """What its owner may see of the training."""
+        told = LearningRecord(tasks, tuple(enumerate(losses, 1)))
+        await self.redis.set(job_learning_redis_key(job.key), told.to_json())
+        await self.redis.publish(CHANGED_CHANNEL, job.key)
 
     async def train(self, recipe: str | None = None, stream: str = JOBS_STREAM) -> AdapterRecord:
         """The newest job, claimed and published."""

@@ -19,9 +19,9 @@ TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 class Watcher:
     """A client of the events of one document: data as objects, comments and [DONE] as text."""
 
-    def __init__(self, front_end: Any, document_id: str) -> None:
+    def __init__(self, front_end: Any, document_id: str, **query: str) -> None:
         self._told: asyncio.Queue[Any] = asyncio.Queue()
-        self._task = asyncio.create_task(self._listen(front_end, document_id))
+        self._task = asyncio.create_task(self._listen(front_end, document_id, query))
 
     async def told(self) -> Any:
         return await asyncio.wait_for(self._told.get(), 5)
@@ -34,8 +34,8 @@ class Watcher:
         await asyncio.wait_for(self._task, 5)
         assert self._told.empty()
 
-    async def _listen(self, front_end: Any, document_id: str) -> None:
-        async with front_end.client.stream("GET", f"/v1/documents/{document_id}/events") as answer:
+    async def _listen(self, front_end: Any, document_id: str, query: dict[str, str]) -> None:
+        async with front_end.client.stream("GET", f"/v1/documents/{document_id}/events", params=query) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.lift_server.holders import holder
 
-from lift_server.page import FILES, KINDS
+from lift_server.page import FILES, KINDS, OWN_FILES, PAGES
 
 FOLDER = Path(__file__).parents[2] / "server/lift_server/page"
 POLICY = {
@@ -59,7 +59,17 @@ async def test_whoever_reaches_the_server_gets_it_and_nothing_else(front_end: An
 
 @pytest.mark.parametrize(
     "path",
-    ["/page", "/page/", "/page/index.html", "/page/__init__.py", "/page/%2e%2e/app.py", "/index.html", "/favicon.ico"],
+    [
+        "/page",
+        "/page/",
+        "/page/index.html",
+        "/page/docs.html",
+        "/redoc",
+        "/page/__init__.py",
+        "/page/%2e%2e/app.py",
+        "/index.html",
+        "/favicon.ico",
+    ],
 )
 async def test_any_other_path_is_unknown_as_before(front_end: Any, path: str) -> None:
     answer = await front_end.client.get(path)
@@ -81,16 +91,18 @@ async def test_its_headers_alone_may_be_asked_for(front_end: Any) -> None:
 
 
 def test_every_file_is_named_by_another_and_every_name_is_a_file() -> None:
-    named = {f"/page/{a or b}" for path in FILES for a, b in NAMED.findall(text_of(path))}
-    assert named | {"/"} == set(FILES)
+    named = {f"/page/{a or b}" for path in OWN_FILES for a, b in NAMED.findall(text_of(path))}
+    assert named | {"/", "/docs"} == set(FILES)
+    assert 'href="docs"' in text_of("/")
 
 
 def test_all_of_the_folder_is_served() -> None:
-    served = {path.removeprefix("/page/") if path != "/" else "index.html" for path in FILES}
+    pages = {path: name for name, path in PAGES.items()}
+    served = {pages.get(path, path.removeprefix("/page/")) for path in OWN_FILES}
     assert {path.name for path in FOLDER.iterdir() if path.is_file()} - {"__init__.py"} == served
 
 
-@pytest.mark.parametrize("path", list(FILES))
+@pytest.mark.parametrize("path", list(OWN_FILES))
 def test_nothing_inline_nothing_from_elsewhere_no_markup_from_text(path: str) -> None:
     text = text_of(path)
     assert set(ADDRESS.findall(text)) <= {"http://www.w3.org/2000/svg"}
@@ -98,7 +110,7 @@ def test_nothing_inline_nothing_from_elsewhere_no_markup_from_text(path: str) ->
     assert not re.search(r"<style|<script(?![^>]* src=)|\son\w+=|\sstyle=", text)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.endswith((".js", ".css"))])
+@pytest.mark.parametrize("path", [path for path in OWN_FILES if path.endswith((".js", ".css"))])
 def test_files_are_short_and_begin_with_what_they_do(path: str) -> None:
     text = text_of(path)
     assert text.startswith("// " if path.endswith(".js") else "/* ")

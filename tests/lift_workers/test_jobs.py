@@ -22,10 +22,12 @@ from lift_config.contract import (
     SPEEDS_KEPT,
     Failure,
     JobRecord,
+    LearningRecord,
     Progress,
     Speed,
     Status,
     SynthesisUsage,
+    job_learning_redis_key,
     job_lease_redis_key,
     job_redis_key,
     speeds_redis_key,
@@ -91,6 +93,26 @@ async def test_a_report_writes_progress_and_nothing_else(redis: Redis, enqueue: 
     reported = {"progress": progress, "tokens": 12, "synthesis": synthesis}
     await claim.report(claim.job.changed(**reported, title="other", status=Status.READY, unfinished=False))
     assert await find(job.key) == job.changed(**reported, status=Status.TRAINING, fence=1, timeline=claim.job.timeline)
+
+
+async def test_what_is_learned_is_written_beside_the_record(redis: Redis, enqueue: Enqueue) -> None:
+    job, told = await enqueue(), LearningRecord((("Who repairs it?", "Pavel"),), ((1, 2.5),))
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await claim.report(claim.job, told)
+    await claim.report(claim.job)  # no news
+    await claim.finish(claim.job.changed(status=Status.READY, unfinished=False))
+    found: Any = await redis.get(job_learning_redis_key(job.key))
+    assert LearningRecord.from_json(found) == told
+    assert "Pavel" not in str(await redis.hgetall(job_redis_key(job.key)))
+
+
+async def test_nothing_is_told_of_a_job_that_was_deleted(redis: Redis, enqueue: Enqueue) -> None:
+    job = await enqueue()
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    await redis.delete(job_redis_key(job.key))
+    with pytest.raises(JobCancelled):
+        await claim.report(claim.job, LearningRecord((("Who repairs it?", "Pavel"),)))
+    assert not await redis.exists(job_learning_redis_key(job.key))
 
 
 async def test_a_finished_job_leaves_the_queue(redis: Redis, enqueue: Enqueue, find: Find) -> None:

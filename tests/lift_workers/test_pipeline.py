@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from lift_config.contract import AdapterRecord, JobRecord, Progress, SynthesisUsage
+from lift_config.contract import AdapterRecord, JobRecord, LearningRecord, Progress, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.segment import segment
 from lift_workers import pipeline
 from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed
+from lift_workers.learning import TASKS_KEPT
 from lift_workers.pipeline import Course
 from lift_workers.synthesize import Completion, SampleRefused
 
@@ -98,13 +99,14 @@ class Run:
         recipe = recipe or load_recipes()["balanced"]
         self.job = JobRecord("a" * 32, "default", "Handbook", "tiny", "main", recipe.name, 0.0)
         self.told: list[JobRecord] = []
+        self.learning = LearningRecord()
         self.course = Course(text, recipe, generator, trainer)  # type: ignore[arg-type]
 
     async def stage(self) -> str:
         return (await self.course.stage(self.job, FOLDER, self._report)).name
 
-    async def _report(self, job: JobRecord) -> None:
-        self.job = job
+    async def _report(self, job: JobRecord, learning: LearningRecord) -> None:
+        self.job, self.learning = job, learning
         self.told.append(job)
 
     def published(self) -> None:
@@ -133,6 +135,8 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
     assert last.synthesis.prompt_tokens == 10 * last.synthesis.computed_prompt_tokens > 0
     for phase in (Phase.SEGMENT, Phase.SYNTHESIZE, Phase.TRAIN):
         assert last.timeline.seconds(phase) is not None
+    assert run.learning.tasks == tuple((task["question"], task["answer"]) for task in tasks)[-TASKS_KEPT:]
+    assert run.learning.losses == tuple((step, 1.0) for step in range(1, len(tasks) + 1))
 
 
 async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
@@ -221,6 +225,7 @@ async def test_a_session_the_child_lost_begins_with_the_first_stage() -> None:
     first = trainer.questions()
     assert await run.stage() == "sketch"
     assert trainer.questions() == first * 2
+    assert [question for question, _ in run.learning.tasks] == first  # the lost session's are not told again
 
 
 async def test_cancelled_before_it_heard_that_its_session_is_lost_it_begins_anew() -> None:

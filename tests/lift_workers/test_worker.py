@@ -30,6 +30,7 @@ from lift_config.contract import (
     STREAMS,
     AdapterRecord,
     JobRecord,
+    LearningRecord,
     Progress,
     Speed,
     Status,
@@ -109,7 +110,7 @@ class FakeCourse:
         stage = self.recipe.stages()[self.trained]
         self.made.begun.append((job.key[0], stage.name, job.status))
         phase = "refine" if job.adapters else "train"
-        await report(job.changed(progress=Progress(phase=phase, fraction=0.5), tokens=9))
+        await report(job.changed(progress=Progress(phase=phase, fraction=0.5), tokens=9), LearningRecord())
         assert (await self.trainer.receive())["event"] == "done"
         for name in ADAPTER_FILES:
             (folder / name).write_text(f"{name} {job.key} {stage.name}")

@@ -30,9 +30,11 @@ from lift_config.contract import (
     WORKER_PREFIX,
     Failure,
     JobRecord,
+    LearningRecord,
     Progress,
     Speed,
     Status,
+    job_learning_redis_key,
     job_lease_redis_key,
     job_redis_key,
     speeds_redis_key,
@@ -40,7 +42,7 @@ from lift_config.contract import (
 from lift_workers.fence import JobCancelled, begun, check, claimable, gives_way, lease_of
 from lift_workers.race import ended
 
-Report = Callable[[JobRecord], Awaitable[None]]
+Report = Callable[[JobRecord, LearningRecord], Awaitable[None]]
 """Takes a job with newer values of REPORTED; whatever else it carries is not written."""
 
 AWAITED = (JOBS_STREAM, BULK_STREAM)  # first versions: a worker without work begins them at once
@@ -212,10 +214,16 @@ class Claim:
 
         await self._write(renew)
 
-    async def report(self, job: JobRecord) -> None:
-        """Write what REPORTED names. A Report."""
+    async def report(self, job: JobRecord, learning: LearningRecord | None = None) -> None:
+        """Write what REPORTED names, and `learning` where there is news of it. A Report."""
         self._moved_s = time.monotonic()
-        await self._write(lambda pipe: _put(pipe, job, REPORTED), job)
+
+        def tell(pipe: Pipeline) -> None:
+            if learning:
+                pipe.set(job_learning_redis_key(job.key), learning.to_json())
+            _put(pipe, job, REPORTED)
+
+        await self._write(tell, job)
 
     async def finish(self, job: JobRecord, *, dead_letter: bool = False) -> None:
         """Write a version or the job's end, and let go of it; a `dead_letter` goes to the operator.

@@ -24,6 +24,7 @@ from lift_config.recipe import Recipe
 from lift_config.segment import Segment, segment
 from lift_workers.cover import own_words
 from lift_workers.jobs import JobFailed, Report
+from lift_workers.learning import Learning
 from lift_workers.synthesize import Generator, SampleRefused, Synthesis, SyntheticTask
 from lift_workers.trainer import Event, Trainer
 
@@ -47,6 +48,7 @@ class Course:
     def _reset(self) -> None:
         """Nothing done yet."""
         self._stages_done = self._tasks = self._steps = self._examples = 0
+        self._learning = Learning()
         self._segments: list[Segment] | None = None
         self._stage: _Stage | None = None
 
@@ -62,7 +64,7 @@ class Course:
         begins anew, with the first stage. May be cancelled: then put_aside(), or kill the trainer.
         """
         await self._begin(job)
-        telling = _Telling(job, report)
+        telling = _Telling(job, report, self._learning)
         stage = self._stage = self._stage or await self._next_stage(telling)
         telling.stage = stage
         await telling.progress(segments=stage.segments, tasks=self._tasks, steps=self._steps)
@@ -144,6 +146,7 @@ class Course:
     async def _send(self, task: SyntheticTask, telling: _Telling) -> None:
         self._tasks += 1
         telling.stage_of().tasks += 1
+        self._learning.sent(task.question, task.answer)
         await self._trainer.send({"op": "task", "question": task.question, "answer": task.answer})
         await telling.progress(synthesis=self._synthesis.usage, tasks=self._tasks)
 
@@ -158,6 +161,8 @@ class Course:
 
     def _hear(self, event: Event) -> None:
         stage = self._stage
+        if "loss" in event:
+            self._learning.trained(event["steps"], event["loss"])
         if stage and event["event"] == "trained":
             stage.is_trained = True
         if stage and "examples" in event:
@@ -226,8 +231,9 @@ class _Stage:
 class _Telling:
     """What is told of a stage, and when that was last done. The phases are those of the first version's way."""
 
-    def __init__(self, job: JobRecord, report: Report) -> None:
+    def __init__(self, job: JobRecord, report: Report, learning: Learning) -> None:
         self.job = job
+        self._learning = learning
         self.stage: _Stage | None = None
         self._report = report
         self._is_first_version = not job.adapters
@@ -254,7 +260,7 @@ class _Telling:
         self.job = self.job.changed(progress=now, synthesis=synthesis or self.job.synthesis)
         if is_last or time.monotonic() - self._told_s >= REPORT_EVERY_S:
             self._told_s = time.monotonic()
-            await self._report(self.job)
+            await self._report(self.job, self._learning.record())
 
     def _phase(self) -> str:
         if not self._is_first_version:

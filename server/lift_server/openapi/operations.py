@@ -22,6 +22,7 @@ TAGS = {
     "Documents": "Texts that a small adapter is trained on.",
     "Files": "The same documents, as OpenAI's clients know files; in parts, too.",
     "Ask": "Questions, to a document or to the base model, as OpenAI's and vLLM's clients ask them.",
+    "Keys": "The key that is shown. Keys are made and revoked where the server runs: `lift-serve keys`.",
     "Models": "The base model, and ready documents as models.",
     "Pass-through": "What else the engine may offer for the base model it runs; 404 `not_offered` where it does not.",
     "Operate": "For whoever runs the server. No key is needed.",
@@ -91,8 +92,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "get_document_adapter", "Documents", "A version of the adapter, for peft and vLLM", (400, 404, 409),
         answers={"application/x-tar": None},
     ),
+    ("GET", "/v1/documents/{document_id}/learning"): Operation(
+        "get_document_learning", "Documents", "The newest tasks it is learned with, and the loss", (404,)
+    ),
     ("GET", "/v1/documents/{document_id}/events"): Operation(
-        "watch_document", "Documents", "The document now and at every change, until its training ends", (404,),
+        "watch_document", "Documents", "The document now and at every change, until its training ends", (400, 404),
         answers={STREAM: None},
     ),
     ("POST", "/v1/documents/{document_id}/cancel"): Operation(
@@ -132,6 +136,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/responses/{response_id}/input_items"): _no_response("list_input_items", "Look at a response's input"),
     ("GET", "/v1/models"): Operation("list_models", "Models", "The base model and the newest 100 ready documents"),
     ("GET", "/v1/models/{model_id}"): Operation("get_model", "Models", "Look at a model", (404,)),
+    ("GET", "/v1/keys/me"): Operation("get_key", "Keys", "The key of this request, its limits and their use"),
     ("GET", "/health"): Operation(
         "health", "Operate", "This process lives", (500,), answers={JSON: shapes.Health}, is_open=True
     ),

@@ -1,8 +1,9 @@
-// How a document is being learned. In: the document object, again and again. Out: phases, progress and counts as they
-// are, and once there are versions, a table of them and where the time went.
+// How a document is being learned. In: the document object and that of /learning, again and again. Out: phases,
+// progress, counts, tasks and loss as they are, and once there are versions, a table of them and where the time went.
 
 import { el } from "./elements.js";
 import { about, bytes, count, phaseName, seconds, statusOf } from "./format.js";
+import { Lessons } from "./lessons.js";
 import { announce } from "./notices.js";
 import { waterfall } from "./waterfall.js";
 
@@ -18,6 +19,7 @@ export class Learning {
   #reason = el("p", { class: "problem", role: "alert" });
   #history = el("div", { class: "history" });
   #details = el("details", {}, el("summary", {}, "How it was learned"), this.#history);
+  #lessons = new Lessons();
   #told = "";
   element = el("div", { class: "learned" }, this.#reason, this.#now, this.#details);
 
@@ -27,8 +29,18 @@ export class Learning {
     this.#reason.hidden = !given.error;
     this.#reason.textContent = given.error ? `${given.error.message} (${given.error.code})` : "";
     if (given.unfinished) this.#showProgress(given);
+    this.#place(given.unfinished ? this.#now : this.#details);
     this.#history.replaceChildren(...past(given));
     this.#tell(given);
+  }
+
+  showLessons(told) {
+    this.#lessons.show(told);
+  }
+
+  // Before one's eyes while it goes on, with the rest of its history afterwards.
+  #place(home) {
+    if (this.#lessons.element.parentElement !== home) home.append(this.#lessons.element);
   }
 
   #showProgress(given) {

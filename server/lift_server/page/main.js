@@ -76,7 +76,8 @@ function showDocument(id, isChosen) {
     if (panel.element.isConnected) panel.fail(error);
     else byId("document").replaceChildren(problem(error));
   };
-  leave = watch(id, { onDocument, onDeleted: on.deleted, onProblem });
+  const onLessons = (told) => panel.showLessons(told);
+  leave = watch(id, { onDocument, onLessons, onDeleted: on.deleted, onProblem });
 }
 
 function forget(id) {

@@ -46,6 +46,10 @@ export class Panel {
     this.#learning.show(given);
   }
 
+  showLessons(told) {
+    this.#learning.showLessons(told);
+  }
+
   focus() {
     this.#heading.focus();
   }

@@ -1,23 +1,25 @@
-// A document's changes as they come. In: its id. Out: `onDocument` now and at each change until nothing more will come,
-// `onDeleted`, `onProblem`; a lost connection is tried again by itself, ever more slowly. Returns what ends it.
+// A document's changes as they come. In: its id. Out: `onDocument` and `onLessons` (what it is learned with) now and at
+// each change until nothing more will come, `onDeleted`, `onProblem`; a lost connection is tried again by itself, ever
+// more slowly. Returns what ends it.
 
 import { Lost, request } from "./api.js";
 import { content, events } from "./stream.js";
 
 const LONGEST_S = 30;
 
-export function watch(id, { onDocument, onDeleted, onProblem }) {
+export function watch(id, { onDocument, onLessons, onDeleted, onProblem }) {
   const leaving = new AbortController();
   let wait_s = 1;
 
   async function listen() {
-    const response = await request(`/documents/${id}/events`, { signal: leaving.signal });
+    const response = await request(`/documents/${id}/events?learning=true`, { signal: leaving.signal });
     for await (const { data } of events(response)) {
       if (data === undefined) continue;
       wait_s = 1;
       const told = content(data);
       if (told.object === "document.deleted") return onDeleted();
-      onDocument(told);
+      if (told.object === "document.learning") onLessons(told);
+      else onDocument(told);
     }
   }
 

@@ -1,4 +1,4 @@
-"""/v1/documents: upload, list, look, content, adapter, events, cancel, delete."""
+"""/v1/documents: upload, list, look, content, adapter, learning, events, cancel, delete."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from lift_server.schemas import (
     DocumentDeleted,
     DocumentList,
     DocumentObject,
+    LearningObject,
     TextUpload,
     UploadFields,
     document_object,
+    learning_object,
 )
 from lift_server.state import CurrentState
 from lift_server.upload import Upload, accept
@@ -88,14 +90,22 @@ async def adapter(
     return StreamingResponse(archive.stream(), headers=headers, media_type="application/x-tar")
 
 
+@router.get("/{document_id}/learning")
+async def learning(document_id: str, state: CurrentState, owner: CurrentOwner) -> LearningObject:
+    """The newest dozen of the tasks that the document is learned with, and the loss in 100 points at most; both of its
+    last training, and kept until the document is deleted or Redis is lost."""
+    document, job = await documents.find(state, owner, document_id)
+    return learning_object(document, await state.records.learning(job.key))
+
+
 @router.get("/{document_id}/events")
-async def events(document_id: str, state: CurrentState, owner: CurrentOwner) -> Response:
-    """Server-sent events: the document object now and at every change, until nothing more will come."""
+async def events(document_id: str, state: CurrentState, owner: CurrentOwner, learning: bool = False) -> Response:
+    """Server-sent events: the document object now and at every change, until nothing more will come. With `learning`
+    also the object of `/learning` at its changes; `object` tells them apart."""
     _, job = await documents.find(state, owner, document_id)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        document_events(state, owner, document_id, job.key), headers=headers, media_type="text/event-stream"
-    )
+    told = document_events(state, owner, document_id, job.key, with_learning=learning)
+    return StreamingResponse(told, headers=headers, media_type="text/event-stream")
 
 
 @router.post("/{document_id}/cancel")

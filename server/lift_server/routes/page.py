@@ -1,4 +1,7 @@
-"""`/`: the page for people. The same bytes for everybody, without a key; what it shows it asks of /v1, with the key."""
+"""`/`, the page for people, and `/docs`, the API to be read and tried: the same bytes for everybody, without a key.
+
+In: a path. Out: a file, and the policy under which nothing else runs, loads or is reached.
+"""
 
 from __future__ import annotations
 
