@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from lift_config.contract import DocumentRecord, JobRecord
+from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord
 from lift_server import documents
 from lift_server.context import full_text
 from lift_server.decode import normalize
@@ -40,7 +40,6 @@ async def attach_set(state: State, question: Question) -> Question:
     ids = question.document_ids
     if not ids:
         return question
-    await _members(state, question.owner, ids)
     found = await _known(state, question.owner, ids)
     if found is None:
         async with state.records.lock(f"set {question.owner} {sorted(ids)}"):
@@ -85,7 +84,10 @@ async def _members(state: State, owner: str, ids: list[str]) -> list[Found]:
 
 
 async def _known(state: State, owner: str, ids: list[str]) -> DocumentRecord | None:
-    """The set of exactly these made last. One of another base model is passed over: their texts can be trained anew."""
+    """The set of exactly these that was made last; it is there only while all of them are. One of another base model
+    is passed over: the texts can be trained anew."""
+    if not all(map(DOCUMENT_ID.fullmatch, ids)):
+        return None
     base = (state.settings.model_name, state.settings.base_revision)
     candidates = await state.records.sets_of(*ids)
     for one in sorted(candidates, key=lambda one: one.created_s, reverse=True):

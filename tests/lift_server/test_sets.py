@@ -13,11 +13,11 @@ from typing import Any
 import openai
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from tests.lift_server.holders import holder
+from tests.lift_server.holders import holder, keys_of
 
 from lift_config.contract import DocumentRecord, document_redis_key, sets_redis_key
 from lift_config.prompts import document_line
-from lift_server import documents
+from lift_server import documents, recover
 from lift_server.janitor import YOUNG_S, clean
 from lift_server.recover import is_sound
 from lift_server.schemas import MAX_SEVERAL
@@ -228,6 +228,7 @@ BAD_IDS: dict[str, tuple[Any, int, str, str]] = {
     "unknown": ([UNKNOWN, OTHER], 404, "document_not_found", "document_ids.0"),
     "no ids": (["../../etc", "x" * 10_000], 404, "document_not_found", "document_ids.0"),
     "NUL": (["doc_\x00", OTHER], 404, "document_not_found", "document_ids.0"),
+    "half a character": (["\ud800", OTHER], 404, "document_not_found", "document_ids.0"),
 }
 
 
@@ -236,7 +237,9 @@ async def test_bad_ids(front_end: Any, engine: Any, name: str) -> None:
     given, *expected = BAD_IDS[name]
     bodies = [(route, {**ASKS[route], "stream": stream}) for route in ASKS for stream in (False, True)]
     for route, body in [*bodies, ("/v1/documents", {})]:
-        answer = await front_end.client.post(route, json={**body, "document_ids": given})
+        content = json.dumps({**body, "document_ids": given})  # ASCII
+        headers = {"Content-Type": "application/json"}
+        answer = await front_end.client.post(route, content=content, headers=headers)
         error = answer.json()["error"]
         assert [answer.status_code, error["code"], error["param"]] == expected, (route, error)
         assert error["message"]
@@ -384,10 +387,12 @@ async def test_it_expires_with_the_first_of_its_documents(front_end: Any, redis:
     assert holding(store, "eleven bees") == []
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["deleted", "marked"])
 async def test_a_set_made_while_its_document_is_deleted(
-    front_end: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+    front_end: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
 ) -> None:
-    """Whichever is first, nothing of the document is left: here all of the set is in the store already."""
+    """All of the set is in the store already, and its documents were found to be there. A deletion that has only begun
+    has looked for sets and found none."""
     ids = await two(front_end)
     state = front_end.app.state.lift
     keep = state.records._check_members
@@ -396,11 +401,16 @@ async def test_a_set_made_while_its_document_is_deleted(
         await keep(document)
         monkeypatch.setattr(state.records, "_check_members", keep)
         assert len(holding(store, "eleven bees")) == 4  # two originals, two texts
-        await documents.delete(state, "default", ids[0])
+        if is_whole:
+            await documents.delete(state, "default", ids[0])
+        else:
+            await state.records.expire(await state.records.document(ids[0]))
+            assert await state.records.sets_of(ids[0]) == []
 
     monkeypatch.setattr(state.records, "_check_members", checked_then_deleted)
     answer = await front_end.client.post("/v1/documents", json={"document_ids": ids})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "document_not_found")
+    await documents.sweep(state)
     assert await shown(front_end) == [ids[1]]
     assert holding(store, "eleven bees") == []
     assert not await redis.keys("lift:sets:*")
@@ -474,7 +484,28 @@ async def test_what_is_left_of_a_set_without_one_of_its_documents_is_not_taken_u
     assert [name for name in files(store) if ids[1] in name] == [f"documents/{ids[1]}.json", f"originals/{ids[1]}"]
 
 
-async def test_a_set_is_not_taken_up_beside_a_document_that_is_going(front_end: Any, redis: Any) -> None:
+async def test_a_set_is_not_taken_up_while_its_document_is_deleted(
+    front_end: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another front end reads the store when a set is written there and not yet in Redis."""
+    ids = await two(front_end)
+    set_id = (await made(front_end, ids))["id"]
+    await redis.delete(document_redis_key(set_id), *(sets_redis_key(one) for one in ids))
+    state = front_end.app.state.lift
+
+    async def sound_then_deleted(records: Any, document: DocumentRecord) -> bool:
+        assert await is_sound(records, document)
+        monkeypatch.setattr(recover, "is_sound", is_sound)
+        await documents.delete(state, "default", ids[0])
+        return True
+
+    monkeypatch.setattr(recover, "is_sound", sound_then_deleted)
+    await recover.recover(state.records, keys_of(front_end))
+    assert recover.is_sound is is_sound
+    assert not await redis.exists(document_redis_key(set_id), sets_redis_key(ids[0]))
+
+
+async def test_a_set_is_not_taken_up_beside_a_document_that_is_going(front_end: Any) -> None:
     """A deletion marks it in Redis first."""
     ids = await two(front_end)
     records = front_end.app.state.lift.records
