@@ -7,6 +7,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:document:{id}           | HASH    | server         | server         | until deleted                     |
 | lift:documents               | ZSET    | server         | server         | members: ids, score: created_at   |
 | lift:documents:{owner}       | ZSET    | server         | server         | likewise, one owner's             |
+| lift:sets:{document id}      | SET     | server         | server         | until deleted: the sets it is in  |
 | lift:upload:{id}             | HASH    | server         | server         | twice UPLOAD_OPEN_S: UploadRecord |
 | lift:upload:{id}:parts       | HASH    | server         | server         | likewise; part id to its bytes    |
 | lift:uploads:{owner}         | ZSET    | server         | server         | open ones: ids, score: expires_s  |
@@ -97,6 +98,10 @@ def document_redis_key(document_id: str) -> str:
 
 def owner_redis_key(owner: str) -> str:
     return f"{DOCUMENTS_KEY}:{owner}"
+
+
+def sets_redis_key(document_id: str) -> str:
+    return f"lift:sets:{document_id}"
 
 
 def upload_redis_key(upload_id: str) -> str:
@@ -376,7 +381,8 @@ class JobRecord:
 class DocumentRecord:
     """What an owner uploaded. What became of it is its job's record. Times are Unix seconds.
 
-    `purpose` is for clients of /v1/files only; records of version 0.1 have none.
+    `purpose` is for clients of /v1/files only. `document_ids`: of a set, the documents that its text is made of, in
+    order. Records of version 0.1 have neither.
     """
 
     id: str
@@ -390,6 +396,10 @@ class DocumentRecord:
     metadata: dict[str, str] = field(default_factory=dict)
     expires_s: float | None = None
     purpose: str = "user_data"
+    document_ids: list[str] = field(default_factory=list)
+
+    def is_expired(self, now_s: float) -> bool:
+        return self.expires_s is not None and self.expires_s <= now_s
 
     def to_redis(self) -> dict[str, str]:
         return {name: json.dumps(value) for name, value in asdict(self).items()}

@@ -228,6 +228,7 @@ class Answer:
         )
         return {
             "document_id": self.question.document_id,
+            **({"document_ids": self._found[0].document_ids} if self._found and self._found[0].document_ids else {}),
             "adapter_id": self._adapter.id if self._adapter else None,
             "adapter_version": self._adapter.version if self._adapter else None,
             "answered_from": self._answered_from,

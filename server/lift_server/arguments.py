@@ -54,9 +54,12 @@ def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.Argume
     upload.add_argument("--recipe", help="how its adapter is trained")
     upload.add_argument("--wait", action="store_true", help="return when every adapter is ready, show how far it is")
     ask = add(
-        "ask", parents=[client, json], help="ask a question of a document", usage="%(prog)s [options] [DOC] QUESTION"
+        "ask",
+        parents=[client, json],
+        help="ask a question of a document, or of several as one",
+        usage="%(prog)s [options] [DOC …] QUESTION",
     )
-    ask.add_argument("words", nargs="+", metavar="[DOC] QUESTION", help=f"DOC: {LAST}")
+    ask.add_argument("words", nargs="+", metavar="[DOC …] QUESTION", help=f"DOC: {LAST}")
     chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
     chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
     add("mcp", parents=[client], help="a Model Context Protocol server on standard input and output, for agents")

@@ -26,7 +26,7 @@ async def find(state: State, owner: str, document_id: str) -> Found:
     if not DOCUMENT_ID.fullmatch(document_id):
         raise DocumentNotFound
     document = await state.records.document(document_id)
-    if document is None or document.owner != owner or _is_expired(document):
+    if document is None or document.owner != owner or document.is_expired(time.time()):
         raise DocumentNotFound
     job = await state.records.job(document.job_key)
     if job is None:
@@ -39,7 +39,7 @@ async def in_order(
 ) -> AsyncIterator[Listed]:
     """The owner's documents, None: everybody's, from rank `start` on, in order of upload; `batch` at a time."""
     while ids := await state.records.ids(owner, start=start, count=batch, newest_first=newest_first):
-        documents = [d for d in await state.records.documents(ids) if d is not None and not _is_expired(d)]
+        documents = [d for d in await state.records.documents(ids) if d is not None and not d.is_expired(time.time())]
         jobs = await job_states(state.records.redis, (document.job_key for document in documents))
         for document, job in zip(documents, jobs, strict=True):
             if job is not None:
@@ -115,19 +115,19 @@ async def sweep_for_ever(state: State) -> None:
 async def sweep(state: State) -> None:
     start = 0
     while ids := await state.records.ids(None, start=start, count=BATCH, newest_first=False):
-        expired = [d for d in await state.records.documents(ids) if d is not None and _is_expired(d)]
+        expired = [d for d in await state.records.documents(ids) if d is not None and d.is_expired(time.time())]
         for document in expired:
             await _remove(state, document)
         start += len(ids) - len(expired)
 
 
 async def _remove(state: State, document: DocumentRecord) -> None:
+    """With the sets that hold its text, which go first: none may outlive it."""
+    await state.records.expire(document)
+    for one in await state.records.sets_of(document.id):
+        await _remove(state, one)
     job = await state.records.remove(document)
     log.info("%s deleted", document.id)
     if job is not None:
         await state.passages.forget(job.key)
         await state.hotload.remove(job)
-
-
-def _is_expired(document: DocumentRecord) -> bool:
-    return document.expires_s is not None and document.expires_s <= time.time()

@@ -81,8 +81,8 @@ class UnsupportedFormat(ApiError):
 class DocumentNotFound(ApiError):
     """The same for a malformed id, an unknown one and another owner's."""
 
-    def __init__(self) -> None:
-        super().__init__(404, "No such document.", code="document_not_found", param="document_id")
+    def __init__(self, param: str = "document_id") -> None:
+        super().__init__(404, "No such document.", code="document_not_found", param=param)
 
 
 class ModelNotFound(ApiError):

@@ -28,7 +28,7 @@ from lift_config.contract import (
 from lift_server.engine import Engine
 from lift_server.errors import StorageUnavailable
 from lift_server.records import Records
-from lift_server.recover import has_job, unreadable_is_left_alone
+from lift_server.recover import is_sound, unreadable_is_left_alone
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[s
     return deleted
 
 
-async def _no_job(records: Records, document_id: str) -> bool:
+async def _not_sound(records: Records, document_id: str) -> bool:
     if await records.document(document_id) is not None:
         return False
     content = await records.read(document_path(document_id))
     with unreadable_is_left_alone(document_path(document_id)):
-        return content is not None and not await has_job(records, DocumentRecord.from_json(content).job_key)
+        return content is not None and not await is_sound(records, DocumentRecord.from_json(content))
     return False
 
 
@@ -99,7 +99,7 @@ async def _no_version(records: Records, adapter_id: str) -> bool:
 
 
 FOLDERS: dict[str, Unnamed] = {
-    "documents": _no_job,  # before its original, which it names
+    "documents": _not_sound,  # before its original, which it names
     "originals": _no_document,
     "texts": _no_users,
     "jobs": _no_users,

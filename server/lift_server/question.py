@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lift_config.contract import DOCUMENT_ID, cache_salt
@@ -10,7 +10,7 @@ from lift_config.settings import Settings
 from lift_server.dialects.dialect import Dialect, FilePart
 from lift_server.errors import InvalidRequest, ModelNotFound, validated
 from lift_server.recipes import servable
-from lift_server.schemas import LiftOptions
+from lift_server.schemas import LiftOptions, Several
 
 Json = dict[str, Any]
 
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 class Question:
     """`body` is what the engine is to get, but for the model and the framing. `model` is echoed as asked.
 
-    `inline` brings a document of its own, which attachments.py makes `document_id` of.
+    `inline` brings a document of its own, which attachments.py makes `document_id` of, and sets.py of `document_ids`.
     """
 
     owner: str
@@ -32,6 +32,7 @@ class Question:
     received_s: float
     traceparent: str | None = None
     inline: tuple[FilePart, ...] = ()
+    document_ids: list[str] = field(default_factory=list)
 
 
 def read_question(
@@ -47,16 +48,12 @@ def read_question(
     """InvalidRequest naming the field, or ModelNotFound, before anything costs time.
 
     A document is named by the body's `document_id`, its `metadata.document_id`, the header X-Document-Id
-    (`in_header`), the model or a file part; by several only where they agree.
+    (`in_header`), the model or a file part; by several only where they agree. `document_ids` stands alone.
     """
     model, in_model = _model(settings, values.get("model"))
     dialect.check(values)
     body, files = dialect.take_files(dict(values))
     in_body, lift, several = (body.pop(name, None) for name in ("document_id", "lift", "document_ids"))
-    if several is not None:
-        raise InvalidRequest(
-            "document_ids: a question is about one document; name it in document_id.", param="document_ids"
-        )
     stream = body.get("stream")
     if stream not in (None, True, False):
         raise InvalidRequest("stream: must be true or false.", param="stream")
@@ -68,6 +65,7 @@ def read_question(
         "model": in_model,
         **{f"{file.place}.file_id": file.file_id for file in files},
     }
+    inline = tuple(file for file in files if file.data is not None)
     return Question(
         owner=owner,
         dialect=dialect,
@@ -78,7 +76,8 @@ def read_question(
         stream=bool(stream),
         received_s=received_s,
         traceparent=traceparent,
-        inline=tuple(file for file in files if file.data is not None),
+        inline=inline,
+        document_ids=_document_ids(several, [place for place, one in named.items() if one is not None], inline),
     )
 
 
@@ -115,6 +114,16 @@ def _document_id(named: dict[str, Any]) -> str | None:
         places = " and ".join(given)
         raise InvalidRequest(f"{places} name different documents; name one.", param="document_id")
     return next(iter(given.values()), None)
+
+
+def _document_ids(given: Any, places: list[str], inline: tuple[FilePart, ...]) -> list[str]:
+    """Of the documents that are asked as one; none where a single one is named, at `places` or by its bytes."""
+    if given is None:
+        return []
+    for place in (*places, *(f"{file.place}.file_data" for file in inline)):
+        message = f"document_ids: {place} names a document too; name all of them in document_ids, or one alone."
+        raise InvalidRequest(message, param="document_ids")
+    return validated(Several, {"document_ids": given}).document_ids
 
 
 def _lift(settings: Settings, dialect: Dialect, values: Any) -> LiftOptions:

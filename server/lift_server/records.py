@@ -7,6 +7,7 @@ leaves undone when it is cut off has expired.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -41,6 +42,7 @@ from lift_config.contract import (
     job_redis_key,
     original_path,
     owner_redis_key,
+    sets_redis_key,
     text_path,
 )
 from lift_server.bulk import in_line
@@ -115,6 +117,11 @@ class Records:
         """The ids of the documents that share this job."""
         return {str(one) for one in await self.redis.smembers(job_documents_redis_key(job_key))}
 
+    async def sets_of(self, *document_ids: str) -> list[DocumentRecord]:
+        """The sets that have all of these in them. StorageUnavailable as in `document`."""
+        found = await self._whole(lambda pipe: pipe.sinter([sets_redis_key(one) for one in document_ids]))
+        return [one for one in await self.documents(sorted(found)) if one is not None]
+
     async def queued(self, *streams: str) -> list[str]:
         """The keys of the jobs in these streams, in order; a claimed entry stays until it is done."""
         entries = [entry for stream in streams for entry in await self.redis.xrange(stream) or []]
@@ -174,7 +181,7 @@ class Records:
                 while True:
                     with suppress(WatchError):  # the job, or what the owner has, changed meanwhile: look again
                         return await self._add_to_redis(document, fresh, quota)
-            except ApiError:  # refused by the quota
+            except ApiError:  # refused by the quota, or a set's document went meanwhile
                 is_shared = await self.redis.exists(job_redis_key(fresh.key))
                 await self._discard_all(document, is_last=not is_shared)
                 raise
@@ -187,9 +194,11 @@ class Records:
                     return await self._add_to_redis(None, fresh, quota)
 
     async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
-        async with self.transaction(job_redis_key(fresh.key), quota.watched) as pipe:
+        members = map(document_redis_key, document.document_ids if document else ())
+        async with self.transaction(job_redis_key(fresh.key), quota.watched, *members) as pipe:
             known = await self.job(fresh.key)
             if document:
+                await self._check_members(document)
                 await quota.keep(document.size_bytes)
             elif not known:
                 raise DocumentNotFound  # deleted this moment
@@ -206,6 +215,13 @@ class Records:
                 write_job(pipe, job)
             await pipe.execute()
         return job
+
+    async def _check_members(self, document: DocumentRecord) -> None:
+        """DocumentNotFound where a set would outlive one of its documents."""
+        for member_id in document.document_ids:
+            member = await self.document(member_id)
+            if member is None or member.is_expired(time.time()):
+                raise DocumentNotFound("document_ids")
 
     async def _sound_job(self, job_key: str) -> JobRecord | None:
         """As the store has it, but not without its weights: a worker's late write may outlive a deletion."""
@@ -265,15 +281,18 @@ class Records:
             await pipe.execute()
         return job
 
+    async def expire(self, document: DocumentRecord) -> None:
+        """Before anything of it is removed: the sweep ends what is cut off from here on, and no set is made of it."""
+        async with self.redis.pipeline() as pipe:
+            write_document(pipe, replace(document, expires_s=0.0))
+            await pipe.execute()
+
     async def remove(self, document: DocumentRecord) -> JobRecord | None:
-        """Forget a document; its job, text and record too where no other document uses them.
+        """Forget a document that is expired; its job, text and record too where no other document uses them.
 
         Returns the job that went. Its adapters are left: they may still be answering (hotload.py).
         """
         async with self.lock(document.job_key):
-            async with self.redis.pipeline() as pipe:  # the sweep ends what is cut off from here on
-                write_document(pipe, replace(document, expires_s=0.0))
-                await pipe.execute()
             await self.discard(document_path(document.id))
             while True:
                 with suppress(WatchError):
@@ -292,6 +311,9 @@ class Records:
             pipe.zrem(DOCUMENTS_KEY, document.id)
             pipe.zrem(owner_redis_key(document.owner), document.id)
             pipe.srem(users_key, document.id)
+            pipe.delete(sets_redis_key(document.id))
+            for member_id in document.document_ids:
+                pipe.srem(sets_redis_key(member_id), document.id)
             if is_last:
                 pipe.delete(job_redis_key(job_key), job_learning_redis_key(job_key))
             pipe.publish(CHANGED_CHANNEL, job_key)  # a worker on it finds no record, and stops

@@ -23,6 +23,7 @@ from lift_config.contract import (
     DocumentRecord,
     JobRecord,
     document_path,
+    document_redis_key,
     job_documents_redis_key,
     job_path,
     job_redis_key,
@@ -74,18 +75,36 @@ async def _restore_documents(records: Records, ids: list[str]) -> int:
             if content is None:
                 continue  # deleted this moment
             document = DocumentRecord.from_json(content)
-            if not await has_job(records, document.job_key):
-                continue
-            async with records.redis.pipeline() as pipe:
-                write_document(pipe, document)
-                await pipe.execute()
+            is_seen_to = False
+            while not is_seen_to:
+                with suppress(WatchError):  # it, or one that it is made of, changed this moment: look again
+                    await _restore_document(records, document)
+                    is_seen_to = True
     return len(lost)
 
 
-async def has_job(records: Records, job_key: str) -> bool:
-    """Without one a document's upload was cut off, and never answered: the janitor deletes it."""
-    known = await records.redis.exists(job_redis_key(job_key))
-    return bool(known) or await records.size_bytes(job_path(job_key)) is not None
+async def _restore_document(records: Records, document: DocumentRecord) -> None:
+    async with records.transaction(*map(document_redis_key, (document.id, *document.document_ids))) as pipe:
+        if await is_sound(records, document):
+            pipe.multi()  # type: ignore[no-untyped-call]
+            write_document(pipe, document)
+            await pipe.execute()
+
+
+async def is_sound(records: Records, document: DocumentRecord) -> bool:
+    """Without a job its upload was cut off, and never answered; a set must not outlive one of its documents. What is
+    not sound the janitor deletes."""
+    known = await records.redis.exists(job_redis_key(document.job_key))
+    if not known and await records.size_bytes(job_path(document.job_key)) is None:
+        return False
+    return all([await _is_there(records, member_id) for member_id in document.document_ids])
+
+
+async def _is_there(records: Records, document_id: str) -> bool:
+    """In the store too: Redis has what is being deleted until the end."""
+    (known,) = await records.documents([document_id])
+    is_stored = await records.size_bytes(document_path(document_id)) is not None
+    return is_stored and (known is None or not known.is_expired(time.time()))
 
 
 async def _restore_jobs(records: Records, keys: list[str]) -> int:

@@ -7,7 +7,16 @@ import unicodedata
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    StringConstraints,
+)
 
 from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, LearningRecord, Progress
 
@@ -38,6 +47,14 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _several(ids: list[str]) -> list[str]:
+    if not 2 <= len(ids) <= MAX_SEVERAL:
+        raise ValueError(f"must have 2 to {MAX_SEVERAL} ids; a single document is named in document_id")
+    if len(set(ids)) < len(ids):
+        raise ValueError("names a document twice")
+    return ids
+
+
 # ---- requests ---------------------------------------------------------------------------------------------
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, max_length=512), AfterValidator(_one_line)]
@@ -45,6 +62,9 @@ MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(strict=True, max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Mode = Literal["adapter", "context", "hybrid", "auto"]
+MAX_SEVERAL = 32
+SEVERAL: dict[str, Any] = {"minItems": 2, "maxItems": MAX_SEVERAL, "uniqueItems": True}
+DocumentIds = Annotated[list[StrictStr], AfterValidator(_several), Field(json_schema_extra=SEVERAL)]
 
 
 class ExpiresAfter(_Request):
@@ -70,6 +90,18 @@ class TextUpload(UploadFields):
     text: Annotated[str, AfterValidator(_encodable)] = Field(
         examples=["The keeper's dog is called Brisket."], description="the document, as plain text or Markdown"
     )
+
+
+class Several(_Request):
+    """The request field `document_ids`."""
+
+    document_ids: DocumentIds
+
+
+class SetUpload(UploadFields):
+    """A set made ahead of its first question; `title` is made of its documents' where none is given."""
+
+    document_ids: DocumentIds
 
 
 class LiftOptions(_Request):
@@ -137,6 +169,7 @@ class DocumentObject(BaseModel):
     created_at: int
     title: str | None
     filename: str | None
+    document_ids: list[str] | None
     bytes: int
     tokens: int
     sha256: str
@@ -194,6 +227,7 @@ def document_object(document: DocumentRecord, job: JobRecord) -> DocumentObject:
         created_at=int(document.created_s),
         title=document.title,
         filename=document.filename,
+        document_ids=document.document_ids or None,
         bytes=document.size_bytes,
         tokens=job.tokens,
         sha256=document.sha256,

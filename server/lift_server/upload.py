@@ -40,6 +40,7 @@ class Upload:
     traceparent: str | None
     purpose: str = "user_data"  # what a client of /v1/files said it is for
     is_text: bool = False  # the text itself, never to be converted
+    members: tuple[DocumentRecord, ...] = ()  # a set's documents
 
 
 async def accept(state: State, upload: Upload, text: str | None = None) -> tuple[DocumentRecord, JobRecord]:
@@ -116,8 +117,14 @@ def _queued_timeline(received_s: float) -> Timeline:
     return timeline
 
 
+def _expires_s(upload: Upload) -> float | None:
+    """A set's with the first of its documents at the latest."""
+    own = upload.fields.expires_after
+    ends_s = [upload.received_s + own.seconds] if own else []
+    return min([*ends_s, *(one.expires_s for one in upload.members if one.expires_s is not None)], default=None)
+
+
 def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:
-    expires = upload.fields.expires_after
     return DocumentRecord(
         id=f"doc_{secrets.token_hex(12)}",
         owner=upload.owner,
@@ -128,6 +135,7 @@ def _document(upload: Upload, sha256: str, key: str) -> DocumentRecord:
         sha256=sha256,
         created_s=upload.received_s,
         metadata=upload.fields.metadata,
-        expires_s=upload.received_s + expires.seconds if expires else None,
+        expires_s=_expires_s(upload),
         purpose=upload.purpose,
+        document_ids=[one.id for one in upload.members],
     )

@@ -21,6 +21,7 @@ from lift_config.contract import (
     job_documents_redis_key,
     job_redis_key,
     owner_redis_key,
+    sets_redis_key,
 )
 from lift_config.phases import Phase, Timeline
 
@@ -33,6 +34,8 @@ def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
     pipe.zadd(DOCUMENTS_KEY, {document.id: document.created_s})
     pipe.zadd(owner_redis_key(document.owner), {document.id: document.created_s})
     pipe.sadd(job_documents_redis_key(document.job_key), document.id)
+    for member_id in document.document_ids:
+        pipe.sadd(sets_redis_key(member_id), document.id)
 
 
 def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:

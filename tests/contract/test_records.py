@@ -59,7 +59,7 @@ def test_the_fence_and_the_status_are_plain_json_in_redis() -> None:
 
 
 def test_a_document_survives_both_forms() -> None:
-    for document in (DOCUMENT, replace(DOCUMENT, title="T", expires_s=1.5, metadata={})):
+    for document in (DOCUMENT, replace(DOCUMENT, title="T", expires_s=1.5, metadata={}, document_ids=["a", "b"])):
         assert DocumentRecord.from_redis(document.to_redis()) == document
         assert DocumentRecord.from_json(document.to_json()) == document
 

@@ -290,6 +290,31 @@ def test_a_conversation_moves_from_the_text_to_the_adapter(
     assert lift(second)["adapter_id"] == document["adapter"]["id"]
 
 
+def test_several_documents_are_asked_as_one(client: OpenAI, ask: Ask, watch: Callable[[str], list[Json]]) -> None:
+    texts = {
+        "Log of Karsund": "The lamp of Karsund burns seal oil.",
+        "Log of Ostrand": "The quay of Ostrand has nine cranes.",
+    }
+    uploaded: list[Any] = [
+        client.post("/documents", cast_to=object, body={"title": title, "text": text, "recipe": "fast"})
+        for title, text in texts.items()
+    ]
+    ids = [document["id"] for document in uploaded]
+    wanted: Json = {"recipe": "fast", "max_wait_s": 600}
+    first = ask("What does the lamp of Karsund burn?", extra_body={"document_ids": ids}, lift=wanted)
+    assert lift(first)["answered_from"] == "adapter"
+    assert sorted(lift(first)["document_ids"]) == sorted(ids)
+    made = watch(lift(first)["document_id"])[-1]
+    assert (made["title"], made["adapter"]["id"]) == ("Log of Karsund; Log of Ostrand", lift(first)["adapter_id"])
+    again: Json = {"extra_body": {"document_ids": ids[::-1]}, "stream": True}
+    chunks = list(ask("How many cranes has the quay of Ostrand?", **again))
+    assert lift(chunks[-1])["adapter_id"] == lift(first)["adapter_id"]
+    client.delete(f"/documents/{ids[0]}", cast_to=object)
+    with pytest.raises(openai.NotFoundError):
+        ask("How many cranes has the quay of Ostrand?", document_id=made["id"])
+    client.delete(f"/documents/{ids[1]}", cast_to=object)
+
+
 def test_a_new_document_goes_before_a_refinement(client: OpenAI, ask: Ask, watch: Callable[[str], list[Json]]) -> None:
     texts = ["The lamp of Karsund burns seal oil. Its keeper is Ivar Bolt.", "The quay of Ostrand has nine cranes."]
     slow: Any = client.post("/documents", cast_to=object, body={"text": texts[0], "recipe": "max"})

@@ -89,6 +89,19 @@ async def test_a_named_document_may_stand_beside_options(lift: Ask, engine: Any,
     assert (answer["lift"]["document_id"], answer["lift"]["answered_from"]) == (document_id, "context")
 
 
+async def test_several_documents_are_asked_as_one(lift: Ask, front_end: Any, engine: Any, tmp_path: Path) -> None:
+    files = (written(tmp_path, "a.txt", TEXT + " A."), written(tmp_path, "b.txt", TEXT + " B."))
+    ids = (await lift("upload")(*files))[1].split()
+    code, output, errors = await lift("ask")(*ids, "--mode", "context", "How many bees?", "--json")
+    assert (code, errors) == (0, "")
+    assert sorted(json.loads(output)["lift"]["document_ids"]) == sorted(ids)
+    assert 'Document "b.txt"' in str(engine.asked[-1]["messages"])
+    code, _, errors = await lift("ask")(*ids)
+    assert (code, "The question is missing" in errors) == (2, True)
+    code, _, errors = await lift("ask")(*ids, "Who", "knows?")
+    assert (code, "in quotes" in errors) == (2, True)
+
+
 async def test_a_question_without_quotes_is_pointed_out(lift: Ask) -> None:
     code, _, errors = await lift("ask")("how", "many", "bees")
     assert (code, "in quotes" in errors) == (2, True)

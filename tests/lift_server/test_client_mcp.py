@@ -43,7 +43,9 @@ async def refused(client: Client, tool: str, **arguments: Any) -> str:
 async def test_an_agent_uploads_and_asks(front_end: Any, worker: Any, tmp_path: Path) -> None:
     async with agent(front_end.url) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert tools.keys() == {"upload_file", "upload_text", "list_documents", "show_document", "ask_document"}
+        assert tools.keys() == {
+            "upload_file", "upload_text", "list_documents", "show_document", "ask_document", "ask_documents",
+        }  # fmt: skip
         assert all(tool.description for tool in tools.values())
         path = tmp_path / "log.txt"
         path.write_text(TEXT)
@@ -56,6 +58,11 @@ async def test_an_agent_uploads_and_asks(front_end: Any, worker: Any, tmp_path: 
         assert [one["text"] for one in answer["evidence"]] == [TEXT]
         other = await call(client, "upload_text", text=TEXT + " And more.")
         assert [one["id"] for one in await call(client, "list_documents")] == [other["id"], document["id"]]
+        ids = [document["id"], other["id"]]
+        answer = await call(client, "ask_documents", document_ids=ids, question="How many bees?")
+        assert (answer["answer"], answer["answered_from"]) == ("The answer is 42.", "context")
+        made = (await call(client, "list_documents"))[0]
+        assert sorted(made["document_ids"]) == sorted(ids)
 
 
 async def test_refusals_are_told_in_the_servers_words(front_end: Any, tmp_path: Path) -> None:
@@ -64,6 +71,7 @@ async def test_refusals_are_told_in_the_servers_words(front_end: Any, tmp_path: 
         assert "No such document" in await refused(client, "show_document", document_id=UNKNOWN)
         assert "missing.pdf" in await refused(client, "upload_file", path=str(tmp_path / "missing.pdf"))
         assert "empty" in await refused(client, "upload_text", text=" ")
+        assert "2 to 32" in await refused(client, "ask_documents", document_ids=[], question="?")
         assert "mode" in await refused(client, "ask_document", document_id=UNKNOWN, question="?", mode="guess")
 
 

@@ -1,4 +1,4 @@
-"""`lift-serve ask`: in: a question, and a document or the one uploaded last; out: the answer as it comes."""
+"""`lift-serve ask`: in: a question, and documents or the one uploaded last; out: the answer as it comes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROUTE = "/v1/chat/completions"
 
 
 async def ask(connection: Connection, args: Namespace, state: Path) -> int:
-    document_id, question = _meant(args.words)
-    if document_id is None:
-        document_id = last_document(state, connection.address)
+    document_ids, question = _meant(args.words)
+    if not document_ids:
+        document_ids = [last_document(state, connection.address)]
         if not args.json:
-            print(f"asking {document_id}, uploaded last from here", file=sys.stderr)
-    body = question_body(await base_model(connection), document_id, args.mode, [turn("user", question)])
+            print(f"asking {document_ids[0]}, uploaded last from here", file=sys.stderr)
+    body = question_body(await base_model(connection), document_ids, args.mode, [turn("user", question)])
     if args.json:
         show_json(await connection.json("POST", ROUTE, json=body))
         return DONE
@@ -43,9 +43,11 @@ def turn(role: str, content: str) -> Json:
     return {"role": role, "content": content}
 
 
-def question_body(model: str, document_id: str, mode: str | None, messages: list[Json]) -> Json:
-    """The likeliest answer is asked for, so that the same question has the same one."""
-    body: Json = {"model": model, "messages": messages, "document_id": document_id, "temperature": 0}
+def question_body(model: str, document_ids: list[str], mode: str | None, messages: list[Json]) -> Json:
+    """The likeliest answer is asked for, so that the same question has the same one. Several documents are asked as
+    one."""
+    body: Json = {"model": model, "messages": messages, "temperature": 0}
+    body |= {"document_id": document_ids[0]} if len(document_ids) == 1 else {"document_ids": document_ids}
     return body | ({"lift": {"mode": mode}} if mode else {})
 
 
@@ -57,15 +59,14 @@ async def answer(connection: Connection, body: Json) -> AsyncIterator[str]:
                 yield choice["delta"].get("content") or ""
 
 
-def _meant(words: list[str]) -> tuple[str | None, str]:
-    """The document, where it is named, and the question."""
-    if len(words) > 2:
-        raise UsageError("a document and a question at most: put the question in quotes")
-    if len(words) == 2:
-        return words[0], words[1]
-    if DOCUMENT_ID.fullmatch(words[0]):
-        raise UsageError(f"what shall be asked of {words[0]}? The question is missing")
-    return None, words[0]
+def _meant(words: list[str]) -> tuple[list[str], str]:
+    """The documents that are named, and the question."""
+    *document_ids, question = words
+    if len(document_ids) > 1 and not all(map(DOCUMENT_ID.fullmatch, document_ids)):
+        raise UsageError("documents' ids and one question: put the question in quotes")
+    if DOCUMENT_ID.fullmatch(question):
+        raise UsageError(f"what shall be asked of {question}? The question is missing")
+    return document_ids, question
 
 
 async def _chunks(reply: aiohttp.ClientResponse) -> AsyncIterator[Json]:

@@ -31,7 +31,7 @@ def chat(server: Server, args: Namespace, state: Path) -> int:
     messages: list[Json] = []
     while (question := _line(is_terminal=is_terminal)) is not None:
         try:
-            body = question_body(model, document["id"], args.mode, [*messages, turn("user", question)])
+            body = question_body(model, [document["id"]], args.mode, [*messages, turn("user", question)])
             messages += _turns(question, _answered(server, body))
         except CommandError as error:
             if not is_terminal:

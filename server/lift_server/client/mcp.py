@@ -18,7 +18,7 @@ from lift_server.client.connection import Connection, Json, document_route
 from lift_server.client.upload import read_file, send
 from lift_server.exits import CommandError
 
-SHOWN = ("id", "title", "filename", "status", "unfinished", "bytes", "tokens", "progress", "error")
+SHOWN = ("id", "title", "filename", "document_ids", "status", "unfinished", "bytes", "tokens", "progress", "error")
 Mode = Literal["adapter", "auto", "context", "hybrid"]
 INSTRUCTIONS = (
     "LIFT Serve learns documents by heart: each upload is trained into weights of its own, and questions are answered "
@@ -31,7 +31,14 @@ async def serve(connection: Connection) -> None:
     """Until the agent closes standard input."""
     tools = Tools(connection)
     server = MCPServer("lift-serve", instructions=INSTRUCTIONS, log_level="WARNING")
-    for tool in (tools.upload_file, tools.upload_text, tools.list_documents, tools.show_document, tools.ask_document):
+    for tool in (
+        tools.upload_file,
+        tools.upload_text,
+        tools.list_documents,
+        tools.show_document,
+        tools.ask_document,
+        tools.ask_documents,
+    ):
         server.tool()(tool)
     await server.run_stdio_async()
 
@@ -68,9 +75,18 @@ class Tools:
         """Ask one question about one document; it keeps no conversation. Mode `adapter` answers from what was learned,
         `context` from the text in the prompt, `hybrid` from both, `auto` from what is there first; `answered_from` says
         which it was. Answers can be wrong: the excerpts in `evidence` are the document's own words."""
+        return await self._answer([document_id], question, mode)
+
+    async def ask_documents(self, document_ids: list[str], question: str, mode: Mode = "auto") -> dict[str, Any]:
+        """Ask one question about several documents at once, 2 to 32. The first question about them makes a document of
+        its own of all their texts, which is then learned; the same ones asked again, in any order, are that document.
+        Otherwise as `ask_document`."""
+        return await self._answer(document_ids, question, mode)
+
+    async def _answer(self, document_ids: list[str], question: str, mode: Mode) -> dict[str, Any]:
         with _told():
             model = await base_model(self._connection)
-            body = question_body(model, document_id, mode, [turn("user", question)])
+            body = question_body(model, document_ids, mode, [turn("user", question)])
             body["lift"]["evidence"] = True
             answer = await self._connection.json("POST", ROUTE, json=body)
         lift = answer["lift"]

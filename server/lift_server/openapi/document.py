@@ -24,7 +24,8 @@ Mode = Literal["validation", "serialization"]
 REF = "#/components/schemas/{model}"
 DESCRIPTION = (
     "An OpenAI-compatible server that puts a document into a model's weights. Stock OpenAI clients work; a document "
-    'is named by `document_id`, `metadata.document_id`, `X-Document-Id`, a file part, or `model="<base>:doc_…"`.'
+    'is named by `document_id`, `metadata.document_id`, `X-Document-Id`, a file part, or `model="<base>:doc_…"`; '
+    "several that are asked as one are named by `document_ids`."
 )
 EVENT: Json = {
     "description": "Each server-sent event; comments keep the stream alive. `data` is JSON, or `[DONE]` at the end.",

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from lift_server.file_objects import FileFields, UploadComplete, UploadCreate
 from lift_server.openapi import shapes
 from lift_server.routes.offered import OFFERED, OFFERED_AUDIO
-from lift_server.schemas import TextUpload, UploadFields
+from lift_server.schemas import UploadFields
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -79,8 +79,8 @@ def _no_response(name: str, what: str) -> Operation:
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/documents"): Operation(
-        "create_document", "Documents", "Upload a document", BODY, {JSON: TextUpload, FORM: UploadFields}, "file",
-        makes="document_id",
+        "create_document", "Documents", "Upload a document, or make one of several", (*BODY, 404),
+        {JSON: shapes.JsonUpload, FORM: UploadFields}, "file", makes="document_id",
     ),
     ("GET", "/v1/documents"): Operation("list_documents", "Documents", "List documents, newest first", (400,)),
     ("GET", "/v1/documents/{document_id}"): Operation("get_document", "Documents", "Look at a document", (404,)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from lift_config.contract import DOCUMENT_ID
 from lift_config.settings import BUNDLED_MODEL
-from lift_server.schemas import LiftOptions
+from lift_server.schemas import SEVERAL, LiftOptions, SetUpload, TextUpload
 
 EXAMPLE_ID = "doc_0123456789abcdef01234567"
 DocumentId = Annotated[str, Field(pattern=f"^{DOCUMENT_ID.pattern}$", examples=[EXAMPLE_ID])]
@@ -43,6 +43,10 @@ class _Loose(BaseModel):
 # ---- requests -----------------------------------------------------------------------------------------------------
 
 
+class JsonUpload(RootModel[TextUpload | SetUpload]):
+    """A text, or a set of documents that are there."""
+
+
 class StreamOptions(_Loose):
     include_usage: bool | None = None
 
@@ -54,6 +58,9 @@ class Question(_Loose):
         None, examples=[BUNDLED_MODEL], description="As /v1/models lists it: the base model, or `<base>:<document id>`"
     )
     document_id: DocumentId | None = Field(None, description="The document that is asked")
+    document_ids: Annotated[list[DocumentId], Field(json_schema_extra=SEVERAL)] | None = Field(
+        None, description="Several documents that are asked as one, which is trained over all of them"
+    )
     lift: LiftOptions | None = Field(None, description="How a question about a document is answered")
     metadata: dict[str, Any] | None = Field(None, description="`document_id` in it names the document too")
     stream: bool | None = None
@@ -206,6 +213,7 @@ class Lift(_Loose):
     """How an answer came about."""
 
     document_id: str | None = Field(description="that was asked")
+    document_ids: list[str] | None = Field(None, description="of several documents asked as one")
     adapter_id: str | None = Field(description="whose weights answered")
     adapter_version: int | None = Field(description="its number among the document's versions")
     answered_from: Literal["adapter", "hybrid", "context", "base"] = Field(description="`base`: no document was named")

@@ -16,6 +16,7 @@ from lift_server.middleware import received_s, traceparent
 from lift_server.owner import CurrentOwner
 from lift_server.question import Question, read_question
 from lift_server.relay import AnswerStream, unless_gone
+from lift_server.sets import attach_set
 from lift_server.state import CurrentState, State
 
 router = APIRouter()
@@ -46,7 +47,7 @@ async def no_response(response_id: str, owner: CurrentOwner) -> Response:
 
 
 async def _answer(request: Request, state: State, owner: str, dialect: Dialect) -> Response:
-    question = await attach(state, await _read(request, state, owner, dialect))
+    question = await attach_set(state, await attach(state, await _read(request, state, owner, dialect)))
     answer = Answer(state, question)
     if question.stream:
         return AnswerStream(answer)

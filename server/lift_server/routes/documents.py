@@ -22,11 +22,13 @@ from lift_server.schemas import (
     DocumentList,
     DocumentObject,
     LearningObject,
+    SetUpload,
     TextUpload,
     UploadFields,
     document_object,
     learning_object,
 )
+from lift_server.sets import make
 from lift_server.state import CurrentState
 from lift_server.upload import Upload, accept
 
@@ -41,6 +43,9 @@ async def upload(request: Request, state: CurrentState, owner: CurrentOwner) -> 
         given = _from_form(request, owner, await read_form(request, limit_bytes))
     elif kind == "application/json":
         values = await read_json(request, JSON_GROWTH * limit_bytes, "The upload")
+        if "document_ids" in values:
+            wanted = validated(SetUpload, values)
+            return document_object(*await make(state, owner, wanted, received_s(request), traceparent(request)))
         given = _from_json(request, owner, values, limit_bytes)
     else:
         raise UnsupportedFormat("Send multipart/form-data or application/json.", code="unsupported_media_type")
