@@ -16,7 +16,7 @@ from tests.lift_server.holders import holder
 from lift_config.prompts import document_line
 
 Json = dict[str, Any]
-TOOLS = {"upload_file", "upload_text", "list_documents", "show_document", "ask_document"}
+TOOLS = {"upload_file", "upload_text", "list_documents", "show_document", "ask_document", "ask_documents"}
 
 
 def entries() -> list[Json]:
