@@ -28,7 +28,8 @@ def text_of(archive: Archive) -> str:
         raise Refused("The document is encrypted. Save it without a password.", code="encrypted_document")
     content = archive.xml("content.xml")
     styles = [*content.iter(), *archive.xml("styles.xml").iter()]
-    reading = _Reading({attribute(one, "name"): one for one in styles if local(one) == "list-style"})
+    lists = {attribute(one, "name"): one for one in styles if local(one) == "list-style"}
+    reading = _Reading(lists, {attribute(one, "name") for one in styles if _is_titles(one)} | {"Title", "Subtitle"})
     blocks: list[str] = []
     for body in (one for one in content if local(one) == "body"):
         for part in body:
@@ -39,8 +40,9 @@ def text_of(archive: Archive) -> str:
 class _Reading:
     """`notes` are those met so far, for the end of the text."""
 
-    def __init__(self, list_styles: dict[str, Element]) -> None:
+    def __init__(self, list_styles: dict[str, Element], titles: set[str]) -> None:
         self._list_styles = list_styles
+        self._titles = titles
         self._cells = 0
         self._slides = 0
         self.notes: list[str] = []
@@ -52,7 +54,8 @@ class _Reading:
             if name in UNREAD or SVG in child.tag:
                 continue
             if name in ("h", "p"):
-                yield from self._paragraph(child, HEADING if name == "h" else "")
+                is_title = name == "h" or attribute(child, "style-name") in self._titles
+                yield from self._paragraph(child, HEADING if is_title else "")
             elif name == "list":
                 yield "\n".join(self._items(child, attribute(child, "style-name"), 1))
             elif name == "table":
@@ -152,6 +155,12 @@ class _Reading:
 
     def _cell(self, cell: Element) -> str:
         return " ".join(" ".join(self.blocks(cell)).replace(HEADING, "").split())
+
+
+def _is_titles(style: Element) -> bool:
+    """A paragraph's style that is a document's title, or made of it: no heading by its element."""
+    names = (attribute(style, "name"), attribute(style, "parent-style-name"))
+    return local(style) == "style" and any(name.lower().endswith("title") for name in names)
 
 
 def _rows_of(table: Element) -> Iterator[Element]:

@@ -18,7 +18,7 @@ CHARSET_WITHIN_BYTES = 4096
 UNREAD = (
     "head, script, style, noscript, template, nav, svg, object, iframe, canvas, audio, video, select, button, input, "
     "textarea, dialog, annotation, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
-    "[role=contentinfo], [role=banner], [role=doc-backlink], body > footer"
+    "[role=contentinfo], [role=banner], body > footer"
 )
 UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 BLOCK = re.compile(
@@ -41,6 +41,9 @@ def text_of(markup: str) -> str:
     heading = title.text() if title and not tree.css_first("body h1", default=None) else ""
     for node in tree.css(UNREAD):
         node.decompose()
+    for node in tree.css("[role=doc-backlink]"):
+        if not any(letter.isalnum() for letter in node.text()):  # an arrow; some put the note's number there
+            node.decompose()
     for node in tree.css("[style]"):
         if UNSEEN.search(node.attributes.get("style") or ""):
             node.decompose()
