@@ -40,6 +40,7 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 | originals/{id}               | server     | the upload as it came                                    |
 | uploads/{id}.{part id}       | server     | a part of an upload that is not complete yet             |
 | texts/{job key}              | server     | the normalised text, UTF-8                               |
+| places/{job key}.json        | server     | where in the text headings and pages begin, if any       |
 | jobs/{job key}.json          | both       | JobRecord: at upload, with each version, at its end      |
 | keys/{digest}.json           | `keys`     | KeyRecord of lift_server: whose key, its limits          |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
@@ -177,6 +178,10 @@ def part_path(upload_id: str, part_id: str) -> str:
 
 def text_path(job_key: str) -> str:
     return f"texts/{job_key}"
+
+
+def places_path(job_key: str) -> str:
+    return f"places/{job_key}.json"
 
 
 def job_path(job_key: str) -> str:

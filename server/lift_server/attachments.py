@@ -87,15 +87,15 @@ async def _document(state: State, question: Question, upload: Upload, sha256: st
     """Bytes that were read before are not read again, as long as their document is there."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="lift.recipe")
     seen = (upload.owner, sha256, plain_name(upload.filename) or "", recipe.name)
-    text = None
+    converted = None
     if (key := state.inline_keys.get(seen)) is None:
-        text = await read_text(state, upload)
-        key = text_key(state.settings, upload, text, recipe)
+        converted = await read_text(state, upload)
+        key = text_key(state.settings, upload, converted.text, recipe)
         if len(state.inline_keys) >= MAX_SEEN:
             state.inline_keys.clear()
         state.inline_keys[seen] = key
     known = await _known(state, question, fresh_job(state.settings, upload, key, recipe), sha256)
-    return known or (await accept(state, upload, text))[0]
+    return known or (await accept(state, upload, converted))[0]
 
 
 async def _known(state: State, question: Question, fresh: JobRecord, sha256: str) -> DocumentRecord | None:

@@ -1,4 +1,4 @@
-"""An upload's bytes → its normalised text, or the reason why there is none.
+"""An upload's bytes → its normalised text with the places in it, or the reason why there is none.
 
 Normalised: decoded, BOM off, line ends LF, NFC; so the same text trains once however it was saved.
 """
@@ -11,11 +11,13 @@ import unicodedata
 from collections.abc import Awaitable, Callable
 from itertools import islice
 
+from lift_server import places
+from lift_server.convert.converter import Converted
 from lift_server.convert.kinds import Kind, is_utf16, kind_of
 from lift_server.convert.refusal import Refused
 from lift_server.errors import ApiError, InvalidRequest
 
-Convert = Callable[[bytes, Kind], Awaitable[str]]
+Convert = Callable[[bytes, Kind], Awaitable[Converted]]
 
 REFUSALS = {"unsupported_format": 415, "too_large": 413}  # status by code; any other is a 400
 
@@ -28,27 +30,26 @@ UNSPACED = re.compile(
 )
 
 
-async def file_text(content: bytes, filename: str | None, param: str, convert: Convert) -> str:
+async def file_text(content: bytes, filename: str | None, param: str, convert: Convert) -> Converted:
     """The normalised text of a file of any kind; ApiError naming `param` for what has none."""
     try:
         kind = await asyncio.to_thread(kind_of, content, filename)
         if kind is Kind.TEXT:
-            text = await asyncio.to_thread(_decoded, content)
-        else:
-            text = await convert(content, kind)
+            return await asyncio.to_thread(_checked_text, _decoded(content), filename, param)
+        converted = await convert(content, kind)
     except Refused as refused:
         raise _told(refused, param) from refused
-    return await asyncio.to_thread(_checked, text, param)
+    return converted._replace(text=await asyncio.to_thread(_checked, converted.text, param))  # it is NFC: nothing moves
 
 
-async def plain_text(content: bytes, param: str) -> str:
+async def plain_text(content: bytes, param: str) -> Converted:
     """The same for UTF-8 that is said to be the text itself: nothing is converted."""
     try:
         if await asyncio.to_thread(kind_of, content, None) in (Kind.PDF, Kind.ARCHIVE, Kind.RTF):
             raise Refused("These are a file's bytes, not its text. Upload the file.", code="unsupported_format")
     except Refused as refused:
         raise _told(refused, param) from refused
-    return await asyncio.to_thread(_checked, content.decode(), param)
+    return await asyncio.to_thread(_checked_text, content.decode(), None, param)
 
 
 def normalize(text: str) -> str:
@@ -65,6 +66,11 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         message = f"The file is not valid UTF-16 (byte {error.start}: {error.reason})."
         raise Refused(message, code="invalid_encoding") from error
+
+
+def _checked_text(given: str, filename: str | None, param: str) -> Converted:
+    text = _checked(given, param)
+    return Converted(text, places.of_text(text, filename))
 
 
 def _checked(given: str, param: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from lift_config.contract import DocumentRecord, JobRecord
 from lift_config.prompts import frame
 from lift_server.context import CHARACTERS_PER_TOKEN, full_text
+from lift_server.convert.converter import Converted
 from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import as_api_error
 from lift_server.passages import Passage, words
@@ -64,14 +65,15 @@ class Reader:
 
     async def judge(self, job: JobRecord, said: str) -> list[Judged]:
         """What supports first, then what contradicts; within each by score."""
-        passages = await self.state.passages.best(
-            job.key, lambda: full_text(self.state, job), self.question, said, CANDIDATES
-        )
+        passages = await self.state.passages.best(job.key, lambda: self._document(job), self.question, said, CANDIDATES)
         scored = await self._scored(passages, said) if passages else []
         if not any(one.verdict == "supports" for one in scored):
             scored = await self._contradicted(scored, said)
         order = ("supports", "contradicts", "unclear")
         return sorted(scored, key=lambda one: (order.index(one.verdict), -one.score))[:SEGMENTS]
+
+    async def _document(self, job: JobRecord) -> Converted:
+        return Converted(await full_text(self.state, job), await self.state.records.places(job.key))
 
     async def _scored(self, passages: list[Passage], said: str) -> list[Judged]:
         """Those that fit the context window."""
@@ -149,4 +151,4 @@ def _object(one: Judged) -> Json:
         "text": passage.text,
         "score": round(one.score, 4),
         "verdict": one.verdict,
-    }
+    } | {name: value for name, value in (("heading", passage.heading), ("page", passage.page)) if value is not None}

@@ -23,6 +23,7 @@ from lift_config.contract import (
     document_path,
     job_path,
     original_path,
+    places_path,
     text_path,
 )
 from lift_server.engine import Engine
@@ -102,6 +103,7 @@ FOLDERS: dict[str, Unnamed] = {
     "documents": _not_sound,  # before its original, which it names
     "originals": _no_document,
     "texts": _no_users,
+    "places": _no_users,
     "jobs": _no_users,
     "adapters": _no_version,
 }
@@ -111,8 +113,14 @@ def _paths(folder: str, name: str) -> list[str]:
     """Of an adapter the manifest first: without it there is none."""
     if folder == "adapters":
         return [adapter_path(name, file) for file in (MANIFEST_FILE, *ADAPTER_FILES)]
-    path = {"documents": document_path, "originals": original_path, "texts": text_path, "jobs": job_path}[folder]
-    return [path(name)]
+    path = {
+        "documents": document_path,
+        "originals": original_path,
+        "texts": text_path,
+        "places": places_path,
+        "jobs": job_path,
+    }
+    return [path[folder](name)]
 
 
 async def _old(records: Records, folder: str, young_s: float) -> AsyncIterator[str]:

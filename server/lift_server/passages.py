@@ -17,6 +17,8 @@ import bm25s
 import numpy as np
 
 from lift_config.segment import segment
+from lift_server.convert.converter import Converted
+from lift_server.places import Whereabouts
 
 KEPT_CHARS = 8_000_000  # of documents' texts; an index takes some ten bytes a character
 # Scripts without spaces between words; a run of their letters is searched by pairs. Katakana's middle dot is no letter.
@@ -33,13 +35,16 @@ logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
 @dataclass(frozen=True)
 class Passage:
-    """Segment `number`, `text`[`start`:`end`] of the document. `nearness`: to the question, the nearest one's is 1."""
+    """Segment `number`, `text`[`start`:`end`] of the document. `nearness`: to the question, the nearest one's is 1.
+    `heading` above it and `page`, where the document has such."""
 
     number: int
     start: int
     end: int
     text: str
     nearness: float
+    heading: str | None = None
+    page: int | None = None
 
 
 class Passages:
@@ -51,7 +56,7 @@ class Passages:
         self._lock = asyncio.Lock()
 
     async def best(
-        self, key: str, text: Callable[[], Awaitable[str]], question: str, answer: str, count: int
+        self, key: str, text: Callable[[], Awaitable[Converted]], question: str, answer: str, count: int
     ) -> list[Passage]:
         """Of the document `key`, whose text is only read where it is not kept."""
         async with self._lock:
@@ -74,8 +79,9 @@ class Passages:
 class Index:
     """One document's segments and the words in them."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, converted: Converted) -> None:
+        self.text = text = converted.text
+        self._where = Whereabouts(text, converted.places)
         self._spans = list(_spans(text))
         self._bm25 = bm25s.BM25()
         found = [words(text[start:end]) for start, end in self._spans]
@@ -98,7 +104,8 @@ class Index:
 
     def _passage(self, number: int, nearness: float) -> Passage:
         start, end = self._spans[number]
-        return Passage(number, start, end, self.text[start:end], nearness)
+        where = self._where
+        return Passage(number, start, end, self.text[start:end], nearness, where.heading(start, end), where.page(start))
 
 
 def words(text: str) -> list[str]:

@@ -7,6 +7,7 @@ leaves undone when it is cut off has expired.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -42,10 +43,13 @@ from lift_config.contract import (
     job_redis_key,
     original_path,
     owner_redis_key,
+    places_path,
     sets_redis_key,
     text_path,
 )
 from lift_server.bulk import in_line
+from lift_server.convert.clean import Places
+from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
@@ -113,6 +117,10 @@ class Records:
     async def text(self, job_key: str) -> str | None:
         return None if (content := await self.read(text_path(job_key))) is None else content.decode()
 
+    async def places(self, job_key: str) -> Places:
+        found: Places = json.loads(await self.read(places_path(job_key)) or b"{}")
+        return found
+
     async def users(self, job_key: str) -> set[str]:
         """The ids of the documents that share this job."""
         return {str(one) for one in await self.redis.smembers(job_documents_redis_key(job_key))}
@@ -169,13 +177,15 @@ class Records:
         await obstore.put_async(self.store, job_path(job.key), job.to_json().encode())
 
     async def add(
-        self, document: DocumentRecord, fresh: JobRecord, content: bytes, text: str, quota: Quota
+        self, document: DocumentRecord, fresh: JobRecord, content: bytes, converted: Converted, quota: Quota
     ) -> JobRecord:
         """Take in a document. Its job is `fresh` where its content is new, else the one there is, which is
         put into the queue again where its training, or the refinement after it, had failed or been cancelled."""
         async with self.lock(fresh.key):
             await obstore.put_async(self.store, original_path(document.id), content)
-            await obstore.put_async(self.store, text_path(fresh.key), text.encode())
+            await obstore.put_async(self.store, text_path(fresh.key), converted.text.encode())
+            if converted.places:
+                await obstore.put_async(self.store, places_path(fresh.key), json.dumps(converted.places).encode())
             await obstore.put_async(self.store, document_path(document.id), document.to_json().encode())
             try:
                 while True:
@@ -321,7 +331,7 @@ class Records:
         return job
 
     async def _discard_all(self, document: DocumentRecord, *, is_last: bool) -> None:
-        of_job = (text_path(document.job_key), job_path(document.job_key)) if is_last else ()
+        of_job = [path(document.job_key) for path in (text_path, places_path, job_path)] if is_last else []
         for path in (document_path(document.id), original_path(document.id), *of_job):
             await self.discard(path)
 

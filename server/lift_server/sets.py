@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord
 from lift_server import documents
 from lift_server.context import full_text
+from lift_server.convert.converter import Converted
 from lift_server.decode import normalize
 from lift_server.documents import Found
 from lift_server.errors import ApiError, DocumentNotFound, InvalidRequest
@@ -52,11 +54,11 @@ async def make(
 ) -> tuple[DocumentRecord, JobRecord]:
     """As by an upload of the text: a document of its own each time, and one training."""
     sections = await _sections(state, await _members(state, owner, wanted.document_ids))
-    text = BETWEEN.join(section.text for section in sections)
+    converted = _joined(sections)
     title = wanted.title or _title([section.name for section in sections])
     upload = Upload(
         owner=owner,
-        content=text.encode(),
+        content=converted.text.encode(),
         param="document_ids",
         filename=None,
         fields=wanted.model_copy(update={"title": title}),
@@ -65,7 +67,7 @@ async def make(
         is_text=True,
         members=tuple(section.document for section in sections),
     )
-    return await accept(state, upload, text)
+    return await accept(state, upload, converted)
 
 
 async def _members(state: State, owner: str, ids: list[str]) -> list[Found]:
@@ -118,6 +120,12 @@ async def _sections(state: State, members: list[Found]) -> list[Section]:
             raise ApiError(413, message, code="too_large", param="document_ids")
         sections.append(section)
     return sorted(sections, key=lambda section: section.text)
+
+
+def _joined(sections: list[Section]) -> Converted:
+    """Each document's head is the heading of all its text: evidence says by it which document a segment is of."""
+    ends = accumulate(len(section.text) + len(BETWEEN) for section in sections)
+    return Converted(BETWEEN.join(section.text for section in sections), {"headings": [0, *ends][: len(sections)]})
 
 
 def _beginning(text: str) -> str:

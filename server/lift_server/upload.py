@@ -17,6 +17,7 @@ from lift_config.contract import DocumentRecord, JobRecord, job_key
 from lift_config.phases import Phase, Timeline
 from lift_config.recipe import Recipe
 from lift_config.settings import Settings
+from lift_server.convert.converter import Converted
 from lift_server.decode import file_text, plain_text
 from lift_server.errors import InvalidRequest
 from lift_server.quota import Quota
@@ -43,8 +44,9 @@ class Upload:
     members: tuple[DocumentRecord, ...] = ()  # a set's documents
 
 
-async def accept(state: State, upload: Upload, text: str | None = None) -> tuple[DocumentRecord, JobRecord]:
-    """Record the document and see that it gets trained; returns before that begins. `text` where it is read already."""
+async def accept(state: State, upload: Upload, converted: Converted | None = None) -> tuple[DocumentRecord, JobRecord]:
+    """Record the document and see that it gets trained; returns before that begins. `converted`: what was read
+    already."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="recipe")
     check_base_model(state.settings, upload.fields)
     quota = Quota(state.records.redis, upload.owner, state.settings.limits)
@@ -52,12 +54,13 @@ async def accept(state: State, upload: Upload, text: str | None = None) -> tuple
     span = state.traces.upload(upload.received_s, upload.traceparent) if state.traces else None
     if span:
         upload = replace(upload, traceparent=span.traceparent)
-    text = await read_text(state, upload) if text is None else text
+    converted = converted or await read_text(state, upload)
+    text = converted.text
     key = text_key(state.settings, upload, text, recipe)
     fresh = fresh_job(state.settings, upload, key, recipe).changed(text_bytes=len(text.encode()))
     sha256 = await asyncio.to_thread(lambda: hashlib.sha256(upload.content).hexdigest())
     document = _document(upload, sha256, fresh.key)
-    job = await state.records.add(document, fresh, upload.content, text, quota)
+    job = await state.records.add(document, fresh, upload.content, converted, quota)
     log.info("%s uploaded: %d bytes, job %s is %s", document.id, document.size_bytes, job.key, job.status.value)
     if span:
         span.end(document, job)
@@ -69,12 +72,12 @@ def check_base_model(settings: Settings, fields: UploadFields) -> None:
         raise InvalidRequest(f"base_model: this server serves {settings.model_name!r} only.", param="base_model")
 
 
-async def read_text(state: State, upload: Upload) -> str:
+async def read_text(state: State, upload: Upload) -> Converted:
     """Its normalised text."""
     if upload.is_text:
         return await plain_text(upload.content, upload.param)
     limit_bytes = state.settings.server.max_upload_bytes  # for what comes out, too
-    convert = partial(state.converter.text, owner=upload.owner, limit_bytes=limit_bytes)
+    convert = partial(state.converter.read, owner=upload.owner, limit_bytes=limit_bytes)
     return await file_text(upload.content, upload.filename, upload.param, convert)
 
 

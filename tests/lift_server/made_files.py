@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from html import escape
 
+import pypdfium2
+
 OFFICE = "application/vnd.openxmlformats-officedocument"
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -177,3 +179,47 @@ def _escaped(text: str) -> str:
 def lines(texts: Sequence[str], *, top: float = 780, left: float = 72, size: float = 11) -> list[Text]:
     """A paragraph as a writer sets it."""
     return [(left, top - 1.2 * size * number, size, text) for number, text in enumerate(texts)]
+
+
+ODF = "urn:oasis:names:tc:opendocument:xmlns"
+ODF_NAMES = " ".join(
+    f'xmlns:{name}="{ODF}:{uri}:1.0"'
+    for name, uri in {
+        "office": "office",
+        "text": "text",
+        "table": "table",
+        "draw": "drawing",
+        "presentation": "presentation",
+        "style": "style",
+        "svg": "svg-compatible",
+        "manifest": "manifest",
+    }.items()
+)
+
+
+def opendocument(kind: str, body: str, styles: str = "", manifest: str = "") -> bytes:
+    """`kind`: text, spreadsheet or presentation."""
+    content = (
+        f"<office:document-content {ODF_NAMES}><office:automatic-styles>{styles}</office:automatic-styles>"
+        f"<office:body><office:{kind}>{body}</office:{kind}></office:body></office:document-content>"
+    )
+    members = {"mimetype": f"application/vnd.oasis.opendocument.{kind}", "content.xml": content}
+    return archive(
+        members | {"META-INF/manifest.xml": f"<manifest:manifest {ODF_NAMES}>{manifest}</manifest:manifest>"}
+    )
+
+
+def scan(pages: Sequence[Sequence[Text]]) -> bytes:
+    """The same pages as `pdf`, as pictures."""
+    drawn = pypdfium2.PdfDocument(pdf(pages))
+    scanned = pypdfium2.PdfDocument.new()
+    for page in drawn:
+        picture = pypdfium2.PdfImage.new(scanned)
+        picture.set_bitmap(page.render(scale=2.5))
+        picture.set_matrix(pypdfium2.PdfMatrix().scale(595, 842))
+        added = scanned.new_page(595, 842)
+        added.insert_obj(picture)
+        added.gen_content()
+    written = io.BytesIO()
+    scanned.save(written)
+    return written.getvalue()

@@ -12,7 +12,7 @@ import pytest
 from tests.lift_server.made_files import lines, pdf
 
 from lift_config.prompts import frame
-from lift_server.convert.converter import Converter
+from lift_server.convert.converter import Converted, Converter
 from lift_server.convert.kinds import Kind
 
 BASE = "smollm2-135m-instruct"
@@ -77,9 +77,9 @@ async def test_the_same_bytes_are_one_document(front_end: Any, engine: Any, work
 class CountingConverter(Converter):
     count = 0
 
-    async def text(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> str:
+    async def read(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> Converted:
         self.count += 1
-        return await super().text(content, kind, owner=owner, limit_bytes=limit_bytes)
+        return await super().read(content, kind, owner=owner, limit_bytes=limit_bytes)
 
 
 async def test_a_pdf_that_comes_with_each_turn_is_converted_once(front_end: Any, engine: Any) -> None:

@@ -21,7 +21,8 @@ LIMIT_BYTES = 2**20
 
 
 async def read(content: bytes, filename: str | None = None, limit_bytes: int = LIMIT_BYTES) -> str:
-    return await Converter().text(content, kind_of(content, filename), owner="a", limit_bytes=limit_bytes)
+    converted = await Converter().read(content, kind_of(content, filename), owner="a", limit_bytes=limit_bytes)
+    return converted.text
 
 
 def child(script: str, *arguments: str, timeout_s: float = 30) -> Converter:
@@ -30,7 +31,7 @@ def child(script: str, *arguments: str, timeout_s: float = 30) -> Converter:
 
 
 async def ask(converter: Converter, owner: str = "a") -> str:
-    return await converter.text(b"x", Kind.LEGACY, owner=owner, limit_bytes=LIMIT_BYTES)
+    return (await converter.read(b"x", Kind.LEGACY, owner=owner, limit_bytes=LIMIT_BYTES)).text
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,10 @@ def announcing(size_bytes: int) -> bytes:
     return bytes(content)
 
 
+def open_document(content: str) -> bytes:
+    return archive({"mimetype": "application/vnd.oasis.opendocument.text", "content.xml": content})
+
+
 CORNERS = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'
 SPARSE = office(
     "spreadsheetml.sheet",
@@ -78,12 +83,23 @@ SPARSE = office(
         "xl/a.xml": f"<worksheet {made_files.S}><sheetData>{CORNERS}</sheetData></worksheet>",
     },
 )
+GRID = (
+    "<a><body><spreadsheet><table><table-row number-rows-repeated='99999999'>"
+    "<table-cell number-columns-repeated='9999999'><p>x</p></table-cell></table-row></table></spreadsheet></body></a>"
+)
 DEEP = "<g>" * 200_000 + "</g>" * 200_000
 NOISE = random.Random(0).randbytes(50_000)
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "an archive of texts": (archive({"a.txt": "The horn.", "b.txt": "The lamp."}), "unsupported_format"),
-    "an OpenDocument file": (archive({"mimetype": "application/vnd.oasis.opendocument.text"}), "unsupported_format"),
+    "an archive of programs": (archive({"a.txt": "The horn.", "b.txt": b"\x7fELF"}), "unsupported_format"),
+    "laughs in an OpenDocument file": (open_document(LAUGHS), "conversion_failed"),
+    "boxes in boxes in an OpenDocument file": (
+        open_document(f"<a xmlns='x'><body>{DEEP}</body></a>"),
+        "conversion_failed",
+    ),
+    "a table of 10**14 cells": (open_document(GRID), "too_large"),
+    "an archive that packs too well": (archive({"a.txt": bytes(2**26)}), "too_large"),
+    "an archive of bombs": (archive({f"{n}.docx": announcing(2**40 - 1 & 0xFFFFFFFE) for n in range(9)}), "too_large"),
     "an archive cut off": (docx(paragraph("The horn."))[:-50], "conversion_failed"),
     "an archive that is none": (b"PK\x03\x04 and so on", "conversion_failed"),
     "a bomb": (announcing(MAX_UNPACKED_BYTES + 1), "too_large"),

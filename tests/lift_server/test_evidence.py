@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.lift_server.made_files import lines, pdf
 
 from lift_config.prompts import frame
 from lift_server import relay
@@ -218,3 +219,24 @@ async def until(lines: Any, last: str) -> Any:
         if line == last:
             return
         yield line
+
+
+async def test_it_says_under_which_heading_and_on_which_page(front_end: Any, engine: Any) -> None:
+    """Of a file; the places are deleted with it."""
+    engine.words = ["It", " is", " Edda", " Holm."]
+    pages = [[(72.0, 780.0, 20.0, "The keepers"), *lines([KEEPER], top=700)], lines([LAMP])]
+    upload = {"files": {"file": ("a.pdf", pdf(pages))}}
+    document = (await front_end.client.post("/v1/documents", **upload)).json()
+    lift = {"mode": "context", "evidence": True}
+    told = (await front_end.ask(QUESTION, document_id=document["id"], lift=lift)).json()["lift"]["evidence"]
+    assert {(one["heading"], one["page"]) for one in told if KEEPER in one["text"]} == {("The keepers", 1)}
+    assert {one["page"] for one in told if LAMP in one["text"]} == {2}
+    store = front_end.app.state.lift.records.store
+    assert len([entry for batch in store.list("places/") for entry in batch]) == 1
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    assert not [entry for batch in store.list("places/") for entry in batch]
+
+
+async def test_a_document_without_headings_has_none(front_end: Any, engine: Any) -> None:
+    engine.words = ["It", " is", " Edda", " Holm."]
+    assert not {"heading", "page"} & (await told(front_end))[0].keys()

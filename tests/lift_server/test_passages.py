@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lift_config.segment import segment
+from lift_server.convert.converter import Converted
 from lift_server.passages import Index, Passages, words
 
 CHINESE = (
@@ -21,9 +22,9 @@ class Texts:
     def __init__(self, text: str) -> None:
         self.text, self.read = text, 0
 
-    async def __call__(self) -> str:
+    async def __call__(self) -> Converted:
         self.read += 1
-        return self.text
+        return Converted(self.text, {})
 
 
 def test_words() -> None:
@@ -35,7 +36,7 @@ def test_words() -> None:
 
 
 def test_the_segment_that_shares_the_rarest_words_comes_first() -> None:
-    first, *rest = Index(LONG).best("Who has bees?", "Keeper number 33", 4)
+    first, *rest = Index(Converted(LONG, {})).best("Who has bees?", "Keeper number 33", 4)
     assert first.number == 33
     assert LONG[first.start : first.end] == first.text == segment(LONG)[33].text
     assert len(rest) == 3
@@ -43,14 +44,14 @@ def test_the_segment_that_shares_the_rarest_words_comes_first() -> None:
 
 def test_every_passage_stands_where_it_says() -> None:
     text = "Same words here, in a sentence of some length.\n" * 5 + LONG
-    found = Index(text).best("same words", "bees", 100)
+    found = Index(Converted(text, {})).best("same words", "bees", 100)
     assert {one.number for one in found} == {one.number for one in segment(text)}
     assert all(text[one.start : one.end] == one.text for one in found)
     assert [one.start for one in sorted(found, key=lambda one: one.number)] == sorted(one.start for one in found)
 
 
 def test_a_script_without_spaces() -> None:
-    best = Index(CHINESE).best("看守人的狗叫什么名字？", "布里斯克", 3)
+    best = Index(Converted(CHINESE, {})).best("看守人的狗叫什么名字？", "布里斯克", 3)
     assert "布里斯克" in best[0].text
     assert best[0].nearness == 1
 
@@ -59,14 +60,17 @@ def test_nearness_is_to_the_question() -> None:
     text = (
         "The keeper of the lighthouse is called Edda Holm by all.\n\nRapeseed oil is carried there by a cart and horse."
     )
-    nearness = {one.number: one.nearness for one in Index(text).best("Who is the lighthouse keeper?", "horse cart", 2)}
+    nearness = {
+        one.number: one.nearness
+        for one in Index(Converted(text, {})).best("Who is the lighthouse keeper?", "horse cart", 2)
+    }
     assert nearness[0] == 1 > 0.5 > nearness[1]
 
 
 @pytest.mark.parametrize("text", ["", "?! … ---", "A single sentence about nothing at all, of course."])
 @pytest.mark.parametrize("question", ["", "?", "Where are the bees?"])
 def test_nothing_in_common_is_nothing_found(text: str, question: str) -> None:
-    assert Index(text).best(question, "", 3) == []
+    assert Index(Converted(text, {})).best(question, "", 3) == []
 
 
 async def test_a_document_is_read_once() -> None:

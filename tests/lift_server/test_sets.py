@@ -195,6 +195,13 @@ async def test_of_another_base_model_it_is_made_anew(start: Any, worker: Any) ->
 # ---- its text and title -------------------------------------------------------------------------------------
 
 
+async def test_evidence_can_say_which_document(front_end: Any, store: Path) -> None:
+    """Each document's head is a heading among the set's places (places.py)."""
+    await made(front_end, await two(front_end))
+    (kept,) = (store / "places").iterdir()
+    assert json.loads(kept.read_bytes()) == {"headings": [0, TEXT.index('Document "Orvel"')]}
+
+
 async def test_documents_without_a_title(front_end: Any) -> None:
     """A file's name; else how the text begins."""
     form = {"file": ("bees.txt", BEES.encode())}

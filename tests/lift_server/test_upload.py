@@ -151,7 +151,7 @@ BAD_FILES = {
     "an encrypted Office document": (
         b"\xd0\xcf\x11\xe0" + "EncryptedPackage".encode("utf-16-le"), 400, "encrypted_document",
     ),
-    "an archive": (made_files.archive({"a.txt": TEXT}), 415, "unsupported_format"),
+    "an archive of pictures": (made_files.archive({"a.txt": TEXT, "b.png": b"\x89PNG"}), 415, "unsupported_format"),
     "a damaged pdf": (b"%PDF-1.7 and so on", 400, "conversion_failed"),
     "a damaged docx": (b"PK\x03\x04 and so on", 400, "conversion_failed"),
     "an encrypted pdf": (made_files.pdf([], made_files.ENCRYPTED), 400, "encrypted_document"),
@@ -177,6 +177,7 @@ async def test_the_same_text_in_files_of_several_formats_trains_once(front_end: 
         "a.pdf": (made_files.pdf([made_files.lines([text])]), "application/pdf"),
         "b.pdf": (made_files.docx(made_files.paragraph(text)), "application/octet-stream"),
         "c.html": (f"<html><p>{text}</html>".encode(), "text/plain; charset=utf-8"),
+        "c.odt": (made_files.opendocument("text", f"<text:p>{text}</text:p>"), "application/octet-stream"),
         "d.txt": (text.encode("latin-1"), "text/plain"),
         "e.md": (text.encode(), "text/markdown; charset=utf-8"),
     }

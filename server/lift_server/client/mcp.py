@@ -93,7 +93,10 @@ class Tools:
         return {
             "answer": answer["choices"][0]["message"]["content"],
             "answered_from": lift["answered_from"],
-            "evidence": [{name: one[name] for name in ("text", "verdict")} for one in lift.get("evidence", [])],
+            "evidence": [
+                {name: one[name] for name in ("text", "verdict", "heading", "page") if name in one}
+                for one in lift.get("evidence", [])
+            ],
         }
 
 

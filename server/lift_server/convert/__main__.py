@@ -1,4 +1,4 @@
-"""The child: a file on standard input → {"text"} or {"code", "message"} as JSON on standard output.
+"""The child: a file on standard input → {"text", "places"} or {"code", "message"} as JSON on standard output.
 
 `python -m lift_server.convert KIND LIMIT_BYTES`. It limits itself before it looks at the file: memory, processor time,
 no files written. A parser's error ends it with exit code 1; the parent finds the words for it (converter.py).
@@ -12,7 +12,7 @@ import resource
 import sys
 from typing import Any
 
-from lift_server.convert.clean import cleaned
+from lift_server.convert.clean import with_places
 from lift_server.convert.kinds import Kind
 from lift_server.convert.refusal import Refused, too_large
 
@@ -41,14 +41,14 @@ def _limit() -> None:
         resource.setrlimit(limit, (min(value, most), most))
 
 
-def _converted(reader: Any, limit_bytes: int) -> dict[str, str]:
+def _converted(reader: Any, limit_bytes: int) -> dict[str, Any]:
     try:
-        text = cleaned(reader.read(sys.stdin.buffer.read()))
+        text, places = with_places(reader.read(sys.stdin.buffer.read()))
         if len(text.encode()) > limit_bytes:
             raise too_large("The file's text", limit_bytes)
     except Refused as refused:
         return {"code": refused.code, "message": refused.message}
-    return {"text": text}
+    return {"text": text, "places": places}
 
 
 if __name__ == "__main__":

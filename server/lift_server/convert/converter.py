@@ -1,7 +1,7 @@
 """A file's bytes → its text, by a child that limits itself (__main__.py) and is killed where it takes too long.
 
-Few run at once, one for each owner; others wait. A child gets no environment: a file that takes it over finds no
-secret there.
+Few run at once, one for each owner; others wait. A child gets no environment but `PATH`: a file that
+takes it over finds no secret there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from lift_server.convert.clean import Places
 from lift_server.convert.kinds import Kind
 from lift_server.convert.refusal import Refused
 
@@ -25,11 +26,11 @@ log = logging.getLogger(__name__)
 AT_ONCE = 2
 TIMEOUT_S = 120.0  # of the wall clock, on a machine that may be busy; the child limits its processor time
 CHILD = (sys.executable, "-P", "-m", "lift_server.convert")
-OUTPUT_EXTRA_BYTES = 64 * 1024
+OUTPUT_EXTRA_BYTES = 512 * 1024  # for places, and JSON's own
 READ_BYTES = 2**20
 NAMES = {
     Kind.PDF: "a PDF",
-    Kind.ARCHIVE: "an Office document or EPUB",
+    Kind.ARCHIVE: "an Office document, EPUB or ZIP archive",
     Kind.RTF: "an RTF document",
     Kind.HTML: "HTML",
     Kind.MAIL: "an e-mail",
@@ -37,6 +38,13 @@ NAMES = {
     Kind.CSV: "CSV",
     Kind.LEGACY: "text",
 }
+
+
+class Converted(NamedTuple):
+    """`places` in the text (clean.py); none for text that was not converted."""
+
+    text: str
+    places: Places
 
 
 class Converter:
@@ -48,13 +56,13 @@ class Converter:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def text(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> str:
-        """At most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client."""
+    async def read(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> Converted:
+        """Its text, at most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client."""
         async with self._turns.setdefault(owner, asyncio.Lock()), self._slots:
             code, output = await self._run(content, kind, limit_bytes)
         told: dict[str, Any] = await asyncio.to_thread(json.loads, output) if code == 0 else {}
         if "text" in told:
-            return str(told["text"])
+            return Converted(str(told["text"]), told.get("places") or {})
         log.info("%s of %d bytes, exit code %s: no text, %s", kind, len(content), code, told)
         if "code" in told:
             raise Refused(told["message"], code=told["code"])
@@ -75,7 +83,8 @@ class Converter:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # a parser's words may quote the file
-            env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.environ.get("PATH", "")},
+            process_group=0,  # so that what it starts (OCR) is ended with it
         )
         writing = asyncio.create_task(_write(process, content))
         try:
@@ -86,7 +95,7 @@ class Converter:
             return None, b""
         finally:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await writing
             await process.wait()
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from lift_server.convert.refusal import Refused
 
 SUPPORTED = (
-    "Supported are PDF, DOCX, PPTX, XLSX, EPUB, HTML, RTF, e-mail (.eml), subtitles (.srt, .vtt), CSV, and text of any "
-    "kind: Markdown, LaTeX, source code, …"
+    "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, e-mail (.eml), subtitles (.srt, .vtt), CSV, "
+    "text of any kind (Markdown, LaTeX, source code, …), and ZIP archives of these."
 )
 
 
@@ -23,7 +23,7 @@ class Kind(StrEnum):
     TEXT = "text"  # UTF-8, or UTF-16 with a byte order mark: taken as it is
     LEGACY = "legacy"  # text in another encoding
     PDF = "pdf"
-    ARCHIVE = "archive"  # a ZIP: Office documents, EPUB
+    ARCHIVE = "archive"  # a ZIP: Office documents, OpenDocument, EPUB, or several files
     HTML = "webpage"
     RTF = "rtf"
     MAIL = "mail"

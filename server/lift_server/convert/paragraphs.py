@@ -1,7 +1,7 @@
 """Lines as they stand on pages → paragraphs: wrapped lines joined, hyphens taken out, running heads left out.
 
-In: for each page its lines with their places. Out: text, blank lines between paragraphs. A line that does not reach
-the right edge of its block although the next word would have fitted (verse, code, a list) stays a line.
+In: for each page its lines with their places. Out: text with marks (clean.py), blank lines between paragraphs. A line
+that does not reach the right edge of its block although the next word would have fitted (verse, code) stays a line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+
+from lift_server.convert.clean import HEADING, PAGE
 
 EDGE_LINES = 2  # of a page's beginning and end, where running heads and page numbers are
 REPEATED = 3  # pages
@@ -26,6 +28,8 @@ LEADERS = re.compile(r"[ \t]*(?:\.[ \t]*){5,}")  # between a heading and its pag
 HYPHEN = "\x02"  # stands for one at a line's end, until all is read
 HYPHENATED = re.compile(rf"(\w+){HYPHEN}(\w+)")
 LEAST_CHARS = 30  # of a line that is wrapped
+HEADING_SIZE = 1.15  # times the usual size of lines
+HEADING_LINES = 3
 FULL = 0.8  # of the block's width
 PROSE = 0.6  # of a block's lines are full, if it is wrapped text
 
@@ -48,12 +52,16 @@ class Line:
 
 def joined(pages: Sequence[Sequence[Line]]) -> str:
     paragraphs: list[str] = []
-    for block in (block for page in _without_running_heads(pages) for block in _blocks(page)):
-        text = _text(block)
-        if paragraphs and _goes_on(paragraphs[-1], text):  # over a page's or a column's end
-            paragraphs[-1] = _with_next(paragraphs[-1], text)
-        else:
-            paragraphs.append(text)
+    usual = median([line.size for page in pages for line in page] or [0])
+    for number, page in enumerate(_without_running_heads(pages), start=1):
+        mark = PAGE.format(number)
+        for block in _blocks(page):
+            text = _text(block)
+            if paragraphs and _goes_on(paragraphs[-1], text):  # over a page's or a column's end
+                paragraphs[-1] = _with_next(paragraphs[-1], text, mark)
+            else:
+                paragraphs.append(mark + (HEADING if _is_heading(block, usual) else "") + text)
+            mark = ""
     return LEADERS.sub(" … ", _with_whole_words("\n\n".join(paragraphs)))
 
 
@@ -154,8 +162,16 @@ def _goes_on(text: str, following: str) -> bool:
     return text.endswith(HYPHEN) or (len(last) > LEAST_CHARS and not STOP.search(last) and following[0].islower())
 
 
-def _with_next(text: str, following: str) -> str:
-    return text + following if text.endswith(HYPHEN) else f"{text} {following}"
+def _is_heading(block: Sequence[Line], usual: float) -> bool:
+    return len(block) <= HEADING_LINES and min(line.size for line in block) > HEADING_SIZE * usual
+
+
+def _with_next(text: str, following: str, mark: str = "") -> str:
+    """`mark` stands before the first whole word of what follows."""
+    if not text.endswith(HYPHEN):
+        return f"{text} {mark}{following}"
+    word, space, rest = following.partition(" ")
+    return text + word + space + (mark + rest if rest else "")
 
 
 def _with_whole_words(text: str) -> str:

@@ -1,4 +1,4 @@
-"""PDF → the text of its pages, in paragraphs (paragraphs.py). Without a text layer, or encrypted: `Refused`."""
+"""PDF → the text of its pages, in paragraphs (paragraphs.py). Encrypted: `Refused`; scans: as ocr.py can read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from statistics import median
 import pypdfium2
 from pypdfium2 import raw
 
+from lift_server.convert import ocr
+from lift_server.convert.clean import cleaned
 from lift_server.convert.paragraphs import HYPHEN, Line, joined
 from lift_server.convert.refusal import Refused
 
@@ -18,21 +20,34 @@ SAMPLES = 7  # letters of a line by which its height is told: a bullet or a foot
 
 
 def read(content: bytes) -> str:
-    text = joined([_lines(page) for page in _pages(content)])
-    if not any(letter.isalnum() for letter in text):
-        message = "The PDF has no text layer: its pages are pictures. Recognize their text (OCR) first."
+    document = _opened(content)
+    text = joined([_lines(page) for page in _pages(document)])
+    if _has_words(text):
+        return text
+    if not ocr.is_installed():
+        message = f"The PDF has no text layer: its pages are pictures. {ocr.ADVICE}"
         raise Refused(message, code="no_text_layer")
+    text = ocr.text_of(document)
+    if not _has_words(text):
+        raise Refused("The PDF has no text layer, and no text was recognized on its pages.", code="no_text_layer")
     return text
 
 
-def _pages(content: bytes) -> Iterator[pypdfium2.PdfPage]:
+def _has_words(text: str) -> bool:
+    return any(letter.isalnum() for letter in cleaned(text))
+
+
+def _opened(content: bytes) -> pypdfium2.PdfDocument:
     try:
-        document = pypdfium2.PdfDocument(content)
+        return pypdfium2.PdfDocument(content)
     except pypdfium2.PdfiumError as error:
         if error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
             message = "The PDF is encrypted. Save it without a password."
             raise Refused(message, code="encrypted_document") from error
         raise
+
+
+def _pages(document: pypdfium2.PdfDocument) -> Iterator[pypdfium2.PdfPage]:
     for number in range(len(document)):
         page = document[number]
         yield page

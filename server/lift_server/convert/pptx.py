@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 from lift_server.convert import rows
 from lift_server.convert.archive import Archive, attribute, local
+from lift_server.convert.clean import HEADING, PAGE
 
 TITLES = frozenset({"title", "ctrTitle"})
 FURNITURE = frozenset({"sldNum", "dt", "ftr", "hdr", "sldImg"})
@@ -17,7 +18,8 @@ def text_of(archive: Archive) -> str:
     main = next((name for kind, name in _related(archive, "") if kind == "officeDocument"), "ppt/presentation.xml")
     targets = _targets(archive, main)
     ids = [attribute(slide, "id") for slide in archive.xml(main).iter() if local(slide) == "sldId"]
-    return "\n\n".join(_slide(archive, targets[one]) for one in ids if one in targets)
+    slides = [(number, _slide(archive, targets[one])) for number, one in enumerate(ids, start=1) if one in targets]
+    return "\n\n".join(PAGE.format(number) + slide for number, slide in slides if slide)
 
 
 def _slide(archive: Archive, name: str) -> str:
@@ -35,7 +37,7 @@ def _blocks(slide: Element) -> list[str]:
         text = "\n".join(_table(shape) if local(shape) == "tbl" else _paragraphs(shape))
         if text.strip() and kind not in FURNITURE:
             (titles if kind in TITLES else others).append(text)
-    return titles + others
+    return [HEADING + title for title in titles] + others
 
 
 def _shapes(element: Element) -> Iterator[Element]:

@@ -7,6 +7,7 @@ import io
 from datetime import datetime, time, timedelta
 
 from lift_server.convert import legacy, rows
+from lift_server.convert.clean import HEADING
 
 DELIMITERS = ",;\t|"
 SAMPLE_CHARS = 8192
@@ -28,7 +29,7 @@ def read_xlsx(content: bytes) -> str:
         cells = workbook.get_sheet_by_name(name).to_python()
         if found := list(rows.lines([[_shown(cell) for cell in row] for row in cells])):
             sheets.append((name, found))
-    return "\n\n".join("\n".join(found if len(sheets) == 1 else [name, "", *found]) for name, found in sheets)
+    return "\n\n".join("\n".join(found if len(sheets) == 1 else [HEADING + name, "", *found]) for name, found in sheets)
 
 
 def _dialect(sample: str) -> type[csv.Dialect] | csv.Dialect:

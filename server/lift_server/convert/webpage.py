@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from lift_server.convert import legacy, rows
+from lift_server.convert.clean import HEADING
 from lift_server.convert.kinds import is_utf16
 
 CHARSET = re.compile(
@@ -17,13 +18,14 @@ CHARSET_WITHIN_BYTES = 4096
 UNREAD = (
     "head, script, style, noscript, template, nav, svg, object, iframe, canvas, audio, video, select, button, input, "
     "textarea, dialog, annotation, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
-    "[role=contentinfo], [role=banner], [role=doc-backlink], body > footer"
+    "[role=contentinfo], [role=banner], body > footer"
 )
 UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 BLOCK = re.compile(
     "address|article|aside|blockquote|body|caption|center|details|div|dl|fieldset|figcaption|figure|footer|form|"
     "h[1-6]|header|hgroup|hr|main|ol|p|pre|section|summary|table|td|th|tr|ul"
 )
+HEADINGS = re.compile("h[1-6]")
 LINE = re.compile("li|dt|dd|br")
 IN_LAYOUT = "h1, h2, h3, h4, ul, ol, pre, form"  # a table that holds one of these lays out a page
 SPACE = re.compile(r"\s+")
@@ -39,11 +41,15 @@ def text_of(markup: str) -> str:
     heading = title.text() if title and not tree.css_first("body h1", default=None) else ""
     for node in tree.css(UNREAD):
         node.decompose()
+    for node in tree.css("[role=doc-backlink]"):
+        if not any(letter.isalnum() for letter in node.text()):  # an arrow; some put the note's number there
+            node.decompose()
     for node in tree.css("[style]"):
         if UNSEEN.search(node.attributes.get("style") or ""):
             node.decompose()
     body = tree.body
-    return f"{SPACE.sub(' ', heading).strip()}\n\n{_Reading().of(body) if body else ''}"
+    heading = SPACE.sub(" ", heading).strip()
+    return f"{HEADING + heading if heading else ''}\n\n{_Reading().of(body) if body else ''}"
 
 
 class _Reading:
@@ -53,6 +59,7 @@ class _Reading:
         self.lines: list[str] = []
         self.line: list[str] = []
         self.mark = ""  # of a list's item, before its first text
+        self.heading = ""  # its mark, before the first line of one
         self.numbers: list[int | None] = []  # of the lists around: the next item's number, None without numbers
 
     def of(self, root: LexborNode) -> str:
@@ -72,6 +79,8 @@ class _Reading:
             self.lines += [*node.text().strip("\n").splitlines(), ""]
         elif tag == "table" and not _is_layout(node):
             self.lines += [*_table(node), ""]
+        elif HEADINGS.fullmatch(tag):
+            self.heading = HEADING
         elif tag == "ul":
             self.numbers.append(None)
         elif tag == "ol":
@@ -83,6 +92,8 @@ class _Reading:
         if tag in ("ul", "ol"):
             self.numbers.pop()
         self._break(tag)
+        if HEADINGS.fullmatch(tag):  # it may be empty
+            self.heading = ""
 
     def _break(self, tag: str) -> None:
         """End the line where an element does that; a blank one after it, but within a list."""
@@ -90,8 +101,8 @@ class _Reading:
         if tag and not is_block and not LINE.fullmatch(tag):
             return
         if text := "".join(self.line).strip():
-            self.lines.append(SPACE.sub(" ", self.mark + text))
-            self.mark = ""
+            self.lines.append(SPACE.sub(" ", self.heading + self.mark + text))
+            self.mark = self.heading = ""
         self.line = []
         if is_block and not self.numbers and self.lines and self.lines[-1]:
             self.lines.append("")
@@ -144,7 +155,7 @@ def _table(table: LexborNode) -> Iterator[str]:
 
 
 def _cell(cell: LexborNode) -> str:
-    return " ".join(_Reading().of(cell).split())
+    return " ".join(_Reading().of(cell).replace(HEADING, "").split())
 
 
 def _first_number(node: LexborNode) -> int:

@@ -77,6 +77,8 @@ def _no_response(name: str, what: str) -> Operation:
     return Operation(name, "Ask", f"{what}: none is kept, so always 404", (404,), answers={JSON: None})
 
 
+UPLOADED = dict.fromkeys(("text/plain", "text/markdown", "application/pdf", "application/octet-stream"))
+
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/documents"): Operation(
         "create_document", "Documents", "Upload a document, or make one of several", (*BODY, 404),
@@ -86,7 +88,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/documents/{document_id}"): Operation("get_document", "Documents", "Look at a document", (404,)),
     ("GET", "/v1/documents/{document_id}/content"): Operation(
         "get_document_content", "Documents", "The upload as it came", (404,),
-        answers={"text/plain": None, "text/markdown": None},
+        answers=UPLOADED,
     ),
     ("GET", "/v1/documents/{document_id}/adapter"): Operation(
         "get_document_adapter", "Documents", "A version of the adapter, for peft and vLLM", (400, 404, 409),
@@ -110,7 +112,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/files/{file_id}"): Operation("get_file", "Files", "Look at a file", (404,)),
     ("GET", "/v1/files/{file_id}/content"): Operation(
         "get_file_content", "Files", "The upload as it came", (404,),
-        answers={"text/plain": None, "text/markdown": None},
+        answers=UPLOADED,
     ),
     ("DELETE", "/v1/files/{file_id}"): Operation("delete_file", "Files", "Delete a file", (404,)),
     ("POST", "/v1/uploads"): Operation(

@@ -207,6 +207,8 @@ class EvidenceSegment(BaseModel):
     text: str
     score: float
     verdict: Literal["supports", "contradicts", "unclear"]
+    heading: str | None = Field(None, description="The nearest one above, where the document has any")
+    page: int | None = Field(None, description="Or slide, from 1, where the document has any")
 
 
 class Lift(_Loose):

@@ -1,0 +1,69 @@
+"""Where in a document something stands: the heading above it and its page.
+
+In: the places that the converter found in a file (convert/clean.py), or for text as it is the headings that its markup
+makes: Markdown, reStructuredText, LaTeX. Out: a heading and a page for a span. The text itself is never changed by it.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+from lift_server.convert.clean import MOST_PLACES, Places
+
+MARKED_UP = (".md", ".markdown", ".rst", ".tex", ".txt")  # `#` begins a comment in many others
+MAX_HEADING_CHARS = 200
+FENCE = re.compile(r"\s{0,3}(?:```|~~~)")
+ATX = re.compile(r"#{1,6}\s+\S")
+UNDERLINE = re.compile(r"([=\-~^\"'*+#`])\1{2,}\s*")
+SECTION = re.compile(r"\s*\\(?:part|chapter|(?:sub){0,2}section)\*?(?:\[[^\]]*\])?\{(.+?)\}")
+
+
+def of_text(text: str, filename: str | None) -> Places:
+    """Empty where the file's name says that it is something else, as source code is."""
+    name = (filename or "").lower()
+    if "." in name and not name.endswith(MARKED_UP):
+        return {}
+    found = [at for at, _ in zip(_headings(text), range(MOST_PLACES), strict=False)]
+    return {"headings": found} if found else {}
+
+
+class Whereabouts:
+    """A text with its places."""
+
+    def __init__(self, text: str, places: Places) -> None:
+        self._text = text
+        self._headings: Sequence[int] = places.get("headings", [])
+        pages = places.get("pages", [])
+        self._starts, self._numbers = [start for start, _ in pages], [number for _, number in pages]
+
+    def heading(self, start: int, end: int) -> str | None:
+        """The last one before the span's middle: a segment may begin with its heading, or with what was left above."""
+        number = bisect_right(self._headings, (start + end) // 2)
+        if not number:
+            return None
+        line = self._text[self._headings[number - 1] :].partition("\n")[0]
+        section = SECTION.match(line)
+        return (section[1] if section else line.strip("# \t"))[:MAX_HEADING_CHARS]
+
+    def page(self, start: int) -> int | None:
+        number = bisect_right(self._starts, start)
+        return self._numbers[number - 1] if number else None
+
+
+def _headings(text: str) -> Iterator[int]:
+    last, last_at, at = "", 0, 0
+    is_code = False
+    for line in text.splitlines(keepends=True):
+        is_code ^= bool(FENCE.match(line))
+        if not is_code:
+            if ATX.match(line) or SECTION.match(line):
+                yield at
+            elif _is_title(last) and UNDERLINE.fullmatch(line) and len(line) >= 0.7 * len(last):
+                yield last_at
+        last, last_at, at = line, at, at + len(line)
+
+
+def _is_title(line: str) -> bool:
+    return bool(line.strip()) and len(line) <= MAX_HEADING_CHARS and line[:1].isalnum()

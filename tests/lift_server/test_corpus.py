@@ -1,0 +1,78 @@
+"""Files that other programs wrote (corpus/README.md), against what a person reads in them; alone and in a ZIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.lift_server.made_files import archive
+
+from lift_server import places
+from lift_server.convert.converter import Converted, Converter
+from lift_server.convert.kinds import Kind, kind_of
+
+CORPUS = Path(__file__).parent / "corpus"
+GUIDE = """Varn Point
+
+The lighthouse at Varn Point was built in 1874 by Edda Holm, who had come from the mainland with two masons and a boat \
+full of stones. [1]
+
+The horn
+
+Ships are warned by three long blasts:
+
+1. in fog,
+2. in snow.
+
+The lamp
+
+It burns rapeseed oil."""
+KEEPERS = "\n\nYear: 1874; Keeper: Holm\nYear: 1902; Keeper: Brandt"
+NOTE = "\n\n[1] Varn stone is grey."
+TEXTS = {
+    "guide.odt": GUIDE + KEEPERS + NOTE,
+    "guide.html": GUIDE + KEEPERS + "\n\n[1]\n\nVarn stone is grey.",
+    "guide.pdf": GUIDE + "\nYear Keeper\n1874 Holm\n1902 Brandt\n[1] Varn stone is grey.",  # its gaps are small there
+}
+TITLES = ["Varn Point", "The horn", "The lamp"]
+
+
+async def read(name: str, content: bytes) -> Converted:
+    return await Converter().read(content, kind_of(content, name), owner="a", limit_bytes=2**20)
+
+
+def titles(converted: Converted) -> list[str]:
+    return [converted.text[at:].partition("\n")[0] for at in converted.places["headings"]]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+async def test_the_guide(name: str) -> None:
+    converted = await read(name, (CORPUS / name).read_bytes())
+    assert converted.text == TEXTS[name]
+    assert titles(converted) == TITLES
+    assert converted.places["pages"] == ([[0, 1]] if name == "guide.pdf" else [])
+
+
+def test_the_guides_source() -> None:
+    """reStructuredText stays as it is; its titles are headings."""
+    text = (CORPUS / "guide.rst").read_text("utf-8")
+    assert kind_of(text.encode(), "guide.rst") is Kind.TEXT
+    assert titles(Converted(text, places.of_text(text, "guide.rst"))) == TITLES
+
+
+async def test_a_page_of_a_manual() -> None:
+    converted = await read("libffi.html", (CORPUS / "libffi.html").read_bytes())
+    assert titles(converted)[-1] == "1 What is libffi?"
+    said = converted.text.split("1 What is libffi?\n\n")[1].split("\n\n")
+    assert len(said) == 4
+    assert said[2] == (
+        "The libffi library provides a portable, high level programming interface to various calling conventions. This "
+        "allows a programmer to call any function specified by a call interface description at run time."
+    )
+
+
+async def test_all_of_it_in_a_zip() -> None:
+    files: dict[str, str | bytes] = {f"varn/{name}": (CORPUS / name).read_bytes() for name in TEXTS}
+    converted = await read("varn.zip", archive(files))
+    assert converted.text == "\n\n".join(f"varn/{name}\n\n{TEXTS[name]}" for name in sorted(TEXTS))
+    assert titles(converted) == [one for name in sorted(TEXTS) for one in (f"varn/{name}", *TITLES)]
