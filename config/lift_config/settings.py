@@ -52,6 +52,7 @@ class EngineSettings(_Section):
     max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
     max_loras: int = Field(0, ge=0, description="adapters in the engine's slots at once; 0: by measured memory")
     max_cpu_loras: int = Field(0, ge=0, description="adapters kept in host memory; 0: by measured memory")
+    max_folder_bytes: int = Field(10 * 2**30, ge=0, description="adapters in an engine's local folder; 0: no limit")
     max_lora_rank: Literal[0, 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         0, description="0: what the recipe needs; read it as Settings.max_lora_rank"
     )

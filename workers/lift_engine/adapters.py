@@ -1,7 +1,7 @@
 """Brings an adapter into a local folder: from the folder itself, else Redis, else the store; verified before use.
 
 In: an adapter id. Out: a folder with PEFT's two files and manifest.json, written last, so its presence means
-"complete" (architecture.md 4, 7). Files outlive requests: only `remove` deletes a folder.
+"complete" (architecture.md 4, 7). Files outlive requests: only `remove` deletes a folder (hotload.py says which).
 
 AdapterError
 ├── AdapterUnknown    nobody has it, or the id is none
@@ -101,6 +101,11 @@ class AdapterFolder:
     def names(self) -> list[str]:
         """The ids of the adapters in it."""
         return [path.name for path in self.root.glob("*") if ADAPTER_ID.fullmatch(path.name)]
+
+    @property
+    def max_bytes(self) -> int:
+        """What may lie in it; 0: no limit."""
+        return self._settings.engine.max_folder_bytes
 
     async def fetch(self, adapter_id: str) -> Path:
         """The adapter's folder, fetched where need be; once at a time per id. AdapterError where that fails."""
