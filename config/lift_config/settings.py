@@ -39,6 +39,7 @@ class ServerSettings(_Section):
     port: int = Field(8000, ge=1, le=65535)
     max_upload_bytes: int = Field(16 * 2**20, gt=0)
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="a question's JSON body")
+    min_free_bytes: int = Field(2**30, ge=0, description="left free where the store is a folder; else no uploads")
     max_wait_s: float = Field(300, gt=0, description="a question's default patience for its adapter")
 
 

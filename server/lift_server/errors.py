@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from obstore.exceptions import BaseError as StoreError
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -193,6 +194,20 @@ class StorageUnavailable(ApiError):
         super().__init__(503, message, code="redis_unavailable", headers={"Retry-After": "2"})
 
 
+class StoreUnavailable(ApiError):
+    def __init__(self) -> None:
+        message = "The store cannot be read or written; the server's log says why."
+        super().__init__(503, message, code="store_unavailable", headers={"Retry-After": "5"})
+
+
+class StoreFull(ApiError):
+    """Waiting helps only where the operator, or a deletion, makes room: SDKs are not to wait for it on their own."""
+
+    def __init__(self) -> None:
+        message = "The server's disk is nearly full, so it takes no uploads. Documents that are there can be asked."
+        super().__init__(503, message, code="store_full", headers=NO_RETRY | {"Retry-After": "60"})
+
+
 class ServerStopping(ApiError):
     """For whoever waits for a training, or watches one; answers under way are finished."""
 
@@ -241,6 +256,8 @@ def as_api_error(error: Exception) -> ApiError:
     told = told_as(error)
     if told.code == "internal_error":
         log.error("unforeseen error", exc_info=error)
+    elif isinstance(error, StoreError):
+        log.error("the store: %s", error)
     return told
 
 
@@ -250,6 +267,8 @@ def told_as(error: Exception) -> ApiError:
         return error
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return StorageUnavailable()
+    if isinstance(error, StoreError):
+        return StoreUnavailable()
     return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
 
 

@@ -249,6 +249,7 @@ async def test_without_a_quota_everything_stays(engine: FakeEngine, settings: Se
     assert len(folder.names()) == 3
 
 
+@pytest.mark.filterwarnings("default")  # torch's own
 def test_vllm_knows_its_requests_by_these_names() -> None:
     """Where a newer one does not, no adapter counts as idle, and the folder grows."""
     from vllm.v1.engine.async_llm import AsyncLLM

@@ -206,6 +206,13 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     assert list((tmp_path / "kept").iterdir()) == []  # it stands, and nothing is left in it
 
 
+@pytest.mark.parametrize(("least", "state"), [("1", "ok"), (str(2**62), "FAIL")])
+async def test_a_disk_without_room_for_uploads(tmp_path: Path, least: str, state: str) -> None:
+    (tmp_path / "store").mkdir()
+    _, parts = await Doctor(tmp_path, "redis://127.0.0.1:9", LIFT_SERVER__MIN_FREE_BYTES=least)()
+    assert [finding["state"] for finding in parts["store"]] == ["ok", state]
+
+
 async def test_a_home_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     _, parts = await Doctor(tmp_path / "file", "", **engines("http://127.0.0.1:9"))()

@@ -249,6 +249,7 @@ class Parts(BaseModel):
     redis: bool
     engines: list[bool]
     workers: int
+    disk: bool
 
 
 class Ready(BaseModel):
