@@ -165,9 +165,9 @@ class InsufficientQuota(ApiError):
 
 
 class EngineUnavailable(ApiError):
-    def __init__(self) -> None:
+    def __init__(self, retry_after_s: int = 5) -> None:
         message = "The inference engine cannot be reached. It may be starting."
-        super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": "5"})
+        super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": str(retry_after_s)})
 
 
 class EngineStopped(ApiError):

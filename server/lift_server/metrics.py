@@ -84,6 +84,7 @@ class Metrics:
         self._last_dead = self._gauge("lift_last_dead_letter_timestamp_seconds", "When the newest came; 0: none.")
         self._redis_up = self._gauge("lift_redis_up", "Whether Redis answered this scrape.")
         self._free = self._gauge("lift_store_free_bytes", "Free where the store is a folder; else not a number.")
+        self._hanging = self._gauge("lift_engines_hanging", "Engines that take requests and do not answer.")
         for objective in Objective:  # a rate over a series that is not there yet is nothing, not 0
             self._slo.labels(objective.value)
             self._slo_good.labels(objective.value)
@@ -129,8 +130,9 @@ class Metrics:
             self._documents.labels(status.value).set(documents[status])
         self._workers.set(workers)
 
-    def page(self, queues: Queues | None, free_bytes: int | None = None) -> bytes:
+    def page(self, queues: Queues | None, free_bytes: int | None = None, hanging: int = 0) -> bytes:
         """`queues` is None where Redis is out of reach, `free_bytes` where the store is no folder."""
+        self._hanging.set(hanging)
         self._free.set(math.nan if free_bytes is None else free_bytes)
         self._redis_up.set(queues is not None)
         for stream in STREAMS:

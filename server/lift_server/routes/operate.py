@@ -40,7 +40,7 @@ async def ready(state: CurrentState) -> JSONResponse:
 async def metrics(state: CurrentState) -> Response:
     queues = await gauges.queues(state.records.redis)
     free_bytes = await store.free_bytes(state.settings)
-    return Response(state.metrics.page(queues, free_bytes), media_type=CONTENT_TYPE_LATEST)
+    return Response(state.metrics.page(queues, free_bytes, state.engine.hanging()), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _workers(state: State) -> int | None:
