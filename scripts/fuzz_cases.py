@@ -24,18 +24,8 @@ MODEL = "smollm2-135m-instruct"
 TEXT = "The lighthouse at Varn Point was built in 1874. Its lamp burns oil. The keeper's dog is called Brisket. "
 UNKNOWN = "doc_" + "f" * 24
 ODD_IDS = (
-    UNKNOWN,
-    "doc_",
-    "..",
-    "%2e%2e%2f",
-    "a%00b",
-    "x" * 10_000,
-    "%ff",
-    "%F0%9F%94%A5",
-    "*",
-    "DOC_" + "0" * 24,
-    "-1",
-)
+    UNKNOWN, "doc_", "..", "%2e%2e%2f", "a%00b", "x" * 10_000, "%ff", "%F0%9F%94%A5", "*", "DOC_" + "0" * 24, "-1",
+)  # fmt: skip
 HOSTILE: tuple[Any, ...] = (
     None, True, -1, 0, 1.5, 2**70, -(2**70), 1e308, float("nan"), float("inf"), "", "\0", "\ud800", "\u202e",
     "x" * 5000, [], {}, [[]], [None] * 50, {"": ""}, "../../etc/passwd", UNKNOWN, "%s%n", "' OR 1=1 --", "1e999",
@@ -43,16 +33,9 @@ HOSTILE: tuple[Any, ...] = (
 QUESTIONS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 OFFERED = ("/v1/embeddings", "/v1/score", "/v1/rerank", "/tokenize", "/detokenize", "/pooling", "/classify")
 OTHERS = (
-    "/v1/documents",
-    "/v1/files",
-    "/v1/uploads",
-    "/v1/models",
-    "/ready",
-    "/metrics",
-    "/openapi.json",
-    "/",
+    "/v1/documents", "/v1/files", "/v1/uploads", "/v1/models", "/ready", "/metrics", "/openapi.json", "/",
     "/page/main.js",
-)
+)  # fmt: skip
 HEADERS = (
     ("Content-Encoding", "gzip"), ("Content-Type", "text/plain"), ("Content-Type", "multipart/form-data"),
     ("Content-Type", "application/json; charset=utf-16"), ("X-Document-Id", "{doc}"), ("X-Document-Id", UNKNOWN),

@@ -258,3 +258,20 @@ def test_vllm_knows_its_requests_by_these_names() -> None:
     assert "self.output_processor = " in inspect.getsource(AsyncLLM.__init__)
     assert "self.request_states: dict" in inspect.getsource(OutputProcessor.__init__)
     assert "self.lora_name = " in inspect.getsource(RequestState.__init__)
+
+
+async def test_a_load_that_fails_frees_nothing_for_those_before_it(
+    small: HotLoader, engine: FakeEngine, ids: list[str], settings: Settings
+) -> None:
+    """The first one's question may be on its way, whatever became of the second."""
+    await small.load(ids[0])
+    shutil.rmtree(engine.folder.root / ids[0])
+    shutil.move(settings.home / "store", settings.home / "away")
+    with pytest.raises(AdapterUnknown):
+        await small.load(ids[0])
+    shutil.move(settings.home / "away", settings.home / "store")
+    for adapter_id in ids:
+        await engine.folder.fetch(adapter_id)
+    os.utime(engine.folder.root / ids[0] / MANIFEST_FILE, (1, 1))  # the first to go, were it idle
+    await small.make_room()
+    assert ids[0] in engine.folder.names()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from contextlib import suppress
@@ -81,7 +82,7 @@ class HotLoader:
 
     def __init__(self, folder: AdapterFolder, models: ServingModels, engine: LoraEngine, residency: Residency) -> None:
         self._folder, self._models, self._engine, self._residency = folder, models, engine, residency
-        self._asked_s: dict[str, float] = {}  # when each was loaded last, of those that are in the folder
+        self._asked_s: dict[str, float] = {}  # when each was asked for last, of those that may be on their way
         self._making_room = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,11 +97,7 @@ class HotLoader:
         time, because vLLM re-reads an evicted adapter inside a step and dies where it is gone.
         """
         start_s = self._asked_s[adapter_id] = time.monotonic()
-        try:
-            state = await self._make_resident(adapter_id)
-        except BaseException:
-            self._asked_s.pop(adapter_id, None)
-            raise
+        state = await self._make_resident(adapter_id)
         self._asked_s[adapter_id] = time.monotonic()
         _note_use(self._folder.root / adapter_id / MANIFEST_FILE)
         load_s = time.monotonic() - start_s
@@ -129,6 +126,8 @@ class HotLoader:
     async def make_room(self) -> None:
         """Remove what was not asked for longest, until the folder holds no more than it may. What a request may name
         stays, so that the folder can be larger for a while: vLLM would die of a folder that is gone."""
+        before_s = time.monotonic() - ON_ITS_WAY_S
+        self._asked_s = {adapter_id: at_s for adapter_id, at_s in self._asked_s.items() if at_s > before_s}
         if not self._folder.max_bytes:
             return
         async with self._making_room:
@@ -158,8 +157,7 @@ class HotLoader:
         return True
 
     def _is_idle(self, adapter_id: str) -> bool:
-        asked_s = self._asked_s.get(adapter_id)
-        if asked_s is not None and time.monotonic() - asked_s < ON_ITS_WAY_S:
+        if time.monotonic() - self._asked_s.get(adapter_id, -math.inf) < ON_ITS_WAY_S:
             return False
         requests = self._engine.output_processor.request_states.values()
         return adapter_id not in {request.lora_name for request in requests}
