@@ -49,8 +49,10 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -464,13 +466,23 @@ class ManifestFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an engine checks before it loads an adapter: its base model and every file's checksum."""
+    """What an engine checks before it loads an adapter: its base model, every file's checksum, and, where there are
+    adapter_secrets, that a worker signed all of it."""
 
     adapter_id: str
     base_model: str
     base_revision: str
     rank: int
     files: dict[str, ManifestFile]
+    signature: str = ""  # HMAC-SHA256 of the rest
+
+    def signed(self, secret: str) -> Self:
+        return replace(self, signature=self._hmac(secret))
+
+    def is_signed_with(self, secrets: Iterable[str]) -> bool:
+        """Whether any of them made the signature."""
+        given = self.signature.encode("utf-8", "replace")
+        return any(hmac.compare_digest(self._hmac(secret).encode(), given) for secret in secrets)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -485,7 +497,13 @@ class Manifest:
             raise ValueError(f"manifest of {manifest.adapter_id}: unexpected files {sorted(files)}")
         if not manifest.adapter_id.endswith(files[ADAPTER_FILES[0]].sha256[:12]):
             raise ValueError(f"manifest of {manifest.adapter_id}: weights have another checksum")
+        if not isinstance(manifest.signature, str):
+            raise ValueError(f"manifest of {manifest.adapter_id}: its signature is no text")
         return manifest
+
+    def _hmac(self, secret: str) -> str:
+        content = json.dumps(asdict(replace(self, signature="")), sort_keys=True)
+        return hmac.new(secret.encode(), content.encode(), "sha256").hexdigest()
 
 
 # ---- the engine plug-in's routes (below vLLM's /v1, so that its API key guards them) ------------------------

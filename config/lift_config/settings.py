@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -39,6 +39,7 @@ class ServerSettings(_Section):
     port: int = Field(8000, ge=1, le=65535, description="to listen on")
     max_upload_bytes: int = Field(16 * 2**20, gt=0, description="a larger document is refused (413)")
     max_request_bytes: int = Field(8 * 2**20, gt=0, description="a question's JSON body")
+    min_free_bytes: int = Field(2**30, ge=0, description="left free where the store is a folder; else no uploads")
     max_wait_s: float = Field(300, gt=0, description="a question's default patience for its adapter")
 
 
@@ -52,6 +53,7 @@ class EngineSettings(_Section):
     max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
     max_loras: int = Field(0, ge=0, description="adapters in the engine's slots at once; 0: by measured memory")
     max_cpu_loras: int = Field(0, ge=0, description="adapters kept in host memory; 0: by measured memory")
+    max_folder_bytes: int = Field(10 * 2**30, ge=0, description="adapters in an engine's local folder; 0: no limit")
     max_lora_rank: Literal[0, 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         0, description="0: what the recipe needs; read it as Settings.max_lora_rank"
     )
@@ -106,7 +108,12 @@ class Settings(BaseSettings):
     """The whole tree. Build it once, in a process's `main`, and pass it on."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="LIFT_", env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True,
+        extra="forbid",
+        env_prefix="LIFT_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # a secret that is refused is not to stand in a log
     )
 
     base_model: str = Field(BUNDLED_MODEL, description="a Hugging Face id, a folder, or the bundled model")
@@ -118,6 +125,9 @@ class Settings(BaseSettings):
         "",
         validation_alias=AliasChoices("LIFT_REDIS_URL", "REDIS_URL", "redis_url"),
         description="Redis or Valkey; also REDIS_URL; empty: an embedded Valkey",
+    )
+    adapter_secrets: tuple[Annotated[SecretStr, Field(min_length=16)], ...] = Field(
+        (), description="the first signs adapters' manifests, any of them verifies; empty: not signed"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="what engine and worker run on")
     cpu_dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="without a GPU; see machine.py")

@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
 
 from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
+from lift_server.breaker import PROBE_S, Breaker
 from lift_server.errors import ApiError, EngineStopped, EngineUnavailable, NotOffered
 
 CHAT_ROUTE = "/v1/chat/completions"
@@ -45,6 +47,7 @@ class Engine:
 
     def __init__(self, urls: tuple[str, ...], api_key: str) -> None:
         self._urls = urls
+        self._breakers = {url: Breaker(url, partial(self._answers, url, PROBE_S)) for url in urls}
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
@@ -52,6 +55,8 @@ class Engine:
         )
 
     async def close(self) -> None:
+        for breaker in self._breakers.values():
+            await breaker.close()
         await self._session.close()
 
     def place(self, name: str) -> str:
@@ -147,8 +152,13 @@ class Engine:
             yield reply
 
     async def healthy(self) -> list[bool]:
-        """For each engine, whether it answers."""
-        return list(await asyncio.gather(*(self._is_healthy(url) for url in self._urls)))
+        """For each engine, whether it answers, and is asked."""
+        answer = await asyncio.gather(*(self._answers(url, HEALTH_S) for url in self._urls))
+        return [told and not self._breakers[url].is_open for url, told in zip(self._urls, answer, strict=True)]
+
+    def hanging(self) -> int:
+        """How many engines are asked nothing, for they take requests and do not answer."""
+        return sum(breaker.is_open for breaker in self._breakers.values())
 
     async def served(self, url: str) -> list[str] | None:
         """The names of the models that this engine answers to; None where it refuses our key."""
@@ -177,18 +187,22 @@ class Engine:
             if reply.status not in (200, 404):
                 raise engine_error(reply.status, await _json(reply))
 
-    async def _is_healthy(self, url: str) -> bool:
+    async def _answers(self, url: str, within_s: float) -> bool:
+        """Its /health, also where it is asked nothing else."""
         try:
-            async with self._reply("GET", f"{url}/health", timeout=aiohttp.ClientTimeout(total=HEALTH_S)) as reply:
+            async with self._session.get(f"{url}/health", timeout=aiohttp.ClientTimeout(total=within_s)) as reply:
                 return reply.status == 200
-        except EngineUnavailable:
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
     @asynccontextmanager
     async def _reply(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """EngineUnavailable for whatever goes wrong on the way there and back."""
+        """EngineUnavailable for whatever goes wrong on the way there and back, and at once where the engine hangs."""
+        breaker = next(breaker for base, breaker in self._breakers.items() if url.startswith(f"{base}/"))
         try:
-            async with self._session.request(method, url, **options) as reply:
+            async with breaker.patience():
+                reply = await self._session.request(method, url, **options)
+            async with reply:
                 yield reply
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable from error

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from obstore.exceptions import BaseError as StoreError
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -166,9 +167,9 @@ class InsufficientQuota(ApiError):
 
 
 class EngineUnavailable(ApiError):
-    def __init__(self) -> None:
+    def __init__(self, retry_after_s: int = 5) -> None:
         message = "The inference engine cannot be reached. It may be starting."
-        super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": "5"})
+        super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": str(retry_after_s)})
 
 
 class EngineStopped(ApiError):
@@ -193,6 +194,20 @@ class StorageUnavailable(ApiError):
     def __init__(self) -> None:
         message = "Redis cannot be reached, or has lost its data and is being filled from the store."
         super().__init__(503, message, code="redis_unavailable", headers={"Retry-After": "2"})
+
+
+class StoreUnavailable(ApiError):
+    def __init__(self) -> None:
+        message = "The store cannot be read or written; the server's log says why."
+        super().__init__(503, message, code="store_unavailable", headers={"Retry-After": "5"})
+
+
+class StoreFull(ApiError):
+    """Waiting helps only where the operator, or a deletion, makes room: SDKs are not to wait for it on their own."""
+
+    def __init__(self) -> None:
+        message = "The server's disk is nearly full, so it takes no uploads. Documents that are there can be asked."
+        super().__init__(503, message, code="store_full", headers=NO_RETRY | {"Retry-After": "60"})
 
 
 class ServerStopping(ApiError):
@@ -245,6 +260,8 @@ def as_api_error(error: Exception) -> ApiError:
     told = told_as(error)
     if told.code == "internal_error":
         log.error("unforeseen error", exc_info=error)
+    elif isinstance(error, StoreError):
+        log.error("the store: %s", error)
     return told
 
 
@@ -254,6 +271,8 @@ def told_as(error: Exception) -> ApiError:
         return error
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return StorageUnavailable()
+    if isinstance(error, StoreError):
+        return StoreUnavailable()
     return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
 
 

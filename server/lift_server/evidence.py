@@ -121,12 +121,11 @@ class Reader:
 
 
 def last_question(messages: Any) -> str:
-    """The text of the last user turn."""
+    """The text of the last user turn, as far as it is text: whether it may be anything else is the engine's affair."""
     asked: Json = next((message for message in reversed(messages) if message.get("role") == "user"), {})
     content = asked.get("content")
-    if isinstance(content, list):
-        return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
-    return content or ""
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
+    return "\n".join(part for part in parts if isinstance(part, str))
 
 
 def supports(question: str, passage: Passage, said: str, score: float) -> bool:

@@ -83,6 +83,8 @@ class Metrics:
         self._dead = self._gauge("lift_dead_letters", "Jobs given up on after every attempt; the newest 1,000.")
         self._last_dead = self._gauge("lift_last_dead_letter_timestamp_seconds", "When the newest came; 0: none.")
         self._redis_up = self._gauge("lift_redis_up", "Whether Redis answered this scrape.")
+        self._free = self._gauge("lift_store_free_bytes", "Free where the store is a folder; else not a number.")
+        self._hanging = self._gauge("lift_engines_hanging", "Engines that take requests and do not answer.")
         for objective in Objective:  # a rate over a series that is not there yet is nothing, not 0
             self._slo.labels(objective.value)
             self._slo_good.labels(objective.value)
@@ -128,8 +130,10 @@ class Metrics:
             self._documents.labels(status.value).set(documents[status])
         self._workers.set(workers)
 
-    def page(self, queues: Queues | None) -> bytes:
-        """`queues` is None where Redis is out of reach."""
+    def page(self, queues: Queues | None, free_bytes: int | None = None, hanging: int = 0) -> bytes:
+        """`queues` is None where Redis is out of reach, `free_bytes` where the store is no folder."""
+        self._hanging.set(hanging)
+        self._free.set(math.nan if free_bytes is None else free_bytes)
         self._redis_up.set(queues is not None)
         for stream in STREAMS:
             self._waiting.labels(stream).set(queues.waiting[stream] if queues else math.nan)

@@ -46,6 +46,7 @@ from lift_server.quota import Quota
 from lift_server.recipes import servable
 from lift_server.schemas import UploadFields
 from lift_server.state import State
+from lift_server.store import refuse_if_full
 from lift_server.upload import Upload, accept, check_base_model
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ KNOWN_S = 2 * UPLOAD_OPEN_S  # an ended upload is told from an unknown one for s
 async def create(state: State, owner: str, wanted: UploadCreate, created_s: float) -> UploadRecord:
     """Refused here is whatever can be known before the bytes come."""
     _check(state, wanted)
+    await refuse_if_full(state.settings)
     await Quota(state.records.redis, owner, state.settings.limits).keep(wanted.bytes)
     upload = UploadRecord(
         id=f"upload_{secrets.token_hex(12)}",
@@ -94,6 +96,7 @@ async def add(state: State, upload: UploadRecord, content: bytes) -> str:
     """Keep a part of a pending upload; its id."""
     if not content:
         raise InvalidRequest("data: the part is empty.", param="data")
+    await refuse_if_full(state.settings)
     part_id = f"part_{secrets.token_hex(12)}"
     path = part_path(upload.id, part_id)
     await obstore.put_async(state.records.store, path, content)

@@ -93,6 +93,35 @@ def test_a_manifest_survives_json() -> None:
     assert Manifest.from_json(manifest().to_json()) == manifest()
 
 
+def test_a_signed_manifest_is_known_by_its_secret_and_nothing_else() -> None:
+    signed = Manifest.from_json(manifest().signed("new").to_json())
+    assert signed.is_signed_with(["new"])
+    assert signed.is_signed_with(["old", "new"])
+    assert not signed.is_signed_with(["old"])
+    assert not signed.is_signed_with([])
+    assert not manifest().is_signed_with(["new", ""])
+    assert not replace(signed, signature="\ud800ö").is_signed_with(["new"])
+
+
+@pytest.mark.parametrize("change", [{"adapter_id": "x"}, {"base_model": "x"}, {"base_revision": "x"}, {"rank": 1}])
+def test_no_part_of_a_signed_manifest_can_be_changed(change: dict[str, Any]) -> None:
+    assert not replace(manifest().signed("s"), **change).is_signed_with(["s"])
+
+
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+@pytest.mark.parametrize("change", [{"sha256": "f" * 64}, {"size_bytes": 11}])
+def test_no_file_of_a_signed_manifest_can_be_changed(name: str, change: dict[str, Any]) -> None:
+    signed = manifest().signed("s")
+    files = signed.files | {name: replace(signed.files[name], **change)}
+    assert not replace(signed, files=files).is_signed_with(["s"])
+
+
+def test_a_signature_that_is_no_text_is_refused() -> None:
+    values = json.loads(manifest().to_json()) | {"signature": 1}
+    with pytest.raises(ValueError, match="signature"):
+        Manifest.from_json(json.dumps(values))
+
+
 def test_a_manifest_with_other_files_is_refused() -> None:
     values = json.loads(manifest().to_json())
     values["files"]["adapter_model.bin"] = values["files"][ADAPTER_FILES[0]]  # pickle

@@ -38,6 +38,23 @@ def test_a_file_that_is_not_there_is_refused(file: Path) -> None:
         Settings()
 
 
+def test_secrets_are_read_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFT_ADAPTER_SECRETS", '["sixteen letters!", "of the old times"]')
+    settings = Settings()
+    assert [secret.get_secret_value() for secret in settings.adapter_secrets] == [
+        "sixteen letters!",
+        "of the old times",
+    ]
+    assert "letters" not in repr(settings)
+
+
+def test_a_short_secret_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFT_ADAPTER_SECRETS", '["hush"]')
+    with pytest.raises(ValidationError, match="adapter_secrets") as refused:
+        Settings()
+    assert "hush" not in str(refused.value)
+
+
 def test_an_empty_file_changes_nothing(file: Path) -> None:
     assert file.read_text() == ""
     assert Settings().recipe == "balanced"

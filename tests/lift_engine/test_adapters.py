@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from lift_config.contract import (
@@ -19,13 +22,15 @@ from lift_config.contract import (
     MANIFEST_FIELD,
     MANIFEST_FILE,
     Manifest,
+    ManifestFile,
     adapter_redis_key,
     chunk_field,
 )
 from lift_config.settings import Settings
-from lift_engine.adapters import AdapterCorrupt, AdapterFolder, AdapterMismatch, AdapterUnknown
+from lift_engine.adapters import AdapterCorrupt, AdapterFolder, AdapterMismatch, AdapterUnknown, AdapterUnsigned
 
 WEIGHTS, CONFIG = ADAPTER_FILES
+NEW_SECRET, OLD_SECRET = "the new secret of ours", "the old secret of ours"
 FILES = {WEIGHTS: bytes(range(256)) * (CHUNK_BYTES // 256 + 1), CONFIG: b"{}"}  # two chunks and one
 
 
@@ -168,6 +173,64 @@ async def test_a_manifest_under_another_id(settings: Settings, folder: AdapterFo
     (adapters / manifest.adapter_id).rename(adapters / impostor)
     with pytest.raises(AdapterCorrupt):
         await folder.fetch(impostor)
+
+
+def sign(settings: Settings, manifest: Manifest, secret: str) -> Manifest:
+    """As a worker with that secret would have published it; in the store only."""
+    signed = manifest.signed(secret)
+    path = settings.home / "store" / "adapters" / manifest.adapter_id / MANIFEST_FILE
+    path.write_text(signed.to_json())
+    return signed
+
+
+@pytest.fixture
+async def strict(settings: Settings) -> AsyncIterator[AdapterFolder]:
+    """Of an engine that was given a new secret, and still knows the old one."""
+    secrets = (SecretStr(NEW_SECRET), SecretStr(OLD_SECRET))
+    folder = AdapterFolder(settings.model_copy(update={"adapter_secrets": secrets}), 0)
+    yield folder
+    await folder.aclose()
+
+
+@pytest.mark.parametrize("secret", [NEW_SECRET, OLD_SECRET])
+async def test_a_signed_adapter(settings: Settings, strict: AdapterFolder, publish: Any, secret: str) -> None:
+    manifest = sign(settings, publish(settings, FILES), secret)
+    assert_whole(await strict.fetch(manifest.adapter_id), manifest)
+
+
+@pytest.mark.parametrize("secret", ["of somebody else", None])
+async def test_what_none_of_ours_signed_is_never_loaded(
+    settings: Settings,
+    strict: AdapterFolder,
+    folder: AdapterFolder,
+    redis: Redis,
+    publish: Any,
+    secret: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manifest = publish(settings, FILES)
+    if secret:
+        manifest = sign(settings, manifest, secret)
+    await into_redis(redis, manifest, FILES)
+    with pytest.raises(AdapterUnsigned, match=manifest.adapter_id):
+        await strict.fetch(manifest.adapter_id)
+    assert list(strict.root.iterdir()) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]  # of Redis, of the store
+    await folder.fetch(manifest.adapter_id)  # an engine without secrets, in the same folder
+    with pytest.raises(AdapterUnsigned):
+        await strict.fetch(manifest.adapter_id)
+
+
+async def test_a_forged_copy_in_redis_gives_way_to_the_stores(
+    settings: Settings, strict: AdapterFolder, redis: Redis, publish: Any
+) -> None:
+    """Other settings, with weights and checksums that fit: only the signature tells."""
+    manifest = sign(settings, publish(settings, FILES), NEW_SECRET)
+    config = b'{"lora_alpha": 1e9}'
+    entry = ManifestFile(len(config), hashlib.sha256(config).hexdigest())
+    forged = replace(manifest, files=manifest.files | {CONFIG: entry})
+    await into_redis(redis, forged, FILES | {CONFIG: config})
+    assert_whole(await strict.fetch(manifest.adapter_id), manifest)
 
 
 BAD_IDS = ["", "..", "../../etc/passwd", f"{'0' * 32}-{'0' * 12}/..", f"{'0' * 32}-{'0' * 12}\n", "a\0b", "x" * 10_000]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lift_config.contract import AdapterState, Manifest
+from lift_config.contract import MANIFEST_FILE, AdapterState, Manifest
 from lift_config.settings import Settings
+from lift_engine import hotload
 from lift_engine.adapters import AdapterCorrupt, AdapterFolder, AdapterUnknown
 from lift_engine.hotload import HotLoader, Residency
 
@@ -31,7 +35,16 @@ class FakeEngine:
     refuses: bool = False
     calls: list[str] = field(default_factory=list)
     lora_requests: dict[str, Any] = field(default_factory=dict)
+    request_states: dict[str, Any] = field(default_factory=dict)
     lora_resolver_lock: dict[str, Any] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    @property
+    def output_processor(self) -> Any:
+        return self
+
+    def answers(self, adapter_id: str | None) -> None:
+        """A request was taken; None: of the base model."""
+        self.request_states[str(len(self.request_states))] = SimpleNamespace(lora_name=adapter_id)
 
     async def resolve_lora(self, lora_name: str) -> Any:
         async with self.lora_resolver_lock[lora_name]:
@@ -125,3 +138,140 @@ async def test_remove_leaves_no_trace(loader: HotLoader, engine: FakeEngine, ids
     assert engine.calls == [f"add {ids[0]}", "remove 1"]
     assert (engine.lora_requests, loader.states(), dict(engine.lora_resolver_lock)) == ({}, {}, {})
     assert list(engine.folder.root.iterdir()) == []
+
+
+# ---- the folder's quota ----
+
+
+@pytest.fixture
+def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked just now is no longer on its way."""
+    monkeypatch.setattr(hotload, "ON_ITS_WAY_S", 0.0)
+
+
+@pytest.fixture
+async def small(engine: FakeEngine, settings: Settings, ids: list[str]) -> HotLoader:
+    """Its folder has room for two of the three adapters."""
+    path = await engine.folder.fetch(ids[0])
+    size_bytes = sum(file.stat().st_size for file in path.iterdir())
+    await engine.folder.remove(ids[0])
+    quota = settings.engine.model_copy(update={"max_folder_bytes": 2 * size_bytes})
+    engine.folder = AdapterFolder(settings.model_copy(update={"engine": quota}), 0)
+    return HotLoader(engine.folder, engine, engine, Residency(max_loras=1, max_cpu_loras=2))
+
+
+async def gone(path: Path) -> None:
+    async with asyncio.timeout(5):
+        while path.exists():
+            await asyncio.sleep(0)
+
+
+@pytest.mark.usefixtures("long_ago")
+async def test_the_least_recently_used_makes_room(small: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    first, second, third = ids
+    for adapter_id in (first, second, first, third):
+        await small.load(adapter_id)
+    await gone(engine.folder.root / second)
+    await small.make_room()
+    assert sorted(engine.folder.names()) == sorted([first, third])
+    assert engine.calls == [
+        f"add {first}",
+        f"add {second}",
+        f"add {third}",
+        "remove 2",
+    ]  # out of vLLM before its folder
+    assert sorted(engine.lora_requests) == sorted([first, third])
+    assert second not in small.states()
+    assert (await small.load(second)).state == AdapterState.FETCHED  # it comes back
+    assert engine.folder.complete(second)
+
+
+@pytest.mark.usefixtures("long_ago")
+async def test_what_is_answered_from_stays(small: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    first, second, third = ids
+    engine.answers(first)
+    engine.answers(None)
+    for adapter_id in ids:
+        await small.load(adapter_id)
+    await gone(engine.folder.root / second)
+    assert sorted(engine.folder.names()) == sorted([first, third])
+
+
+async def test_what_a_request_on_its_way_may_name_stays(
+    small: HotLoader, engine: FakeEngine, ids: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for adapter_id in ids:
+        await small.load(adapter_id)
+    await small.make_room()
+    assert sorted(engine.folder.names()) == sorted(ids)
+    assert "above engine.max_folder_bytes, all in use" in caplog.text
+
+
+async def test_a_question_that_comes_while_the_removal_waits_is_heard(
+    small: HotLoader, engine: FakeEngine, ids: list[str]
+) -> None:
+    """It waits for vLLM's lock of that name; by the time it has it, the adapter is asked for again."""
+    first, _, _ = ids
+    for adapter_id in ids:
+        await engine.folder.fetch(adapter_id)  # by an engine before this one: idle, and the first one is the oldest
+        os.utime(engine.folder.root / adapter_id / MANIFEST_FILE, (ids.index(adapter_id),) * 2)
+    async with engine.lora_resolver_lock[first]:
+        making = asyncio.create_task(small.make_room())
+        async with asyncio.timeout(5):
+            while not engine.lora_resolver_lock[first]._waiters:
+                await asyncio.sleep(0)
+        asking = asyncio.create_task(small.load(first))
+        await asyncio.sleep(0)
+    await making
+    assert (await asking).state == AdapterState.FETCHED
+    assert first in engine.folder.names()
+    assert len(engine.folder.names()) == 2
+
+
+async def test_at_its_start_an_engine_keeps_what_was_used_last(
+    small: HotLoader, engine: FakeEngine, ids: list[str]
+) -> None:
+    for adapter_id in ids:
+        await engine.folder.fetch(adapter_id)
+    for age, adapter_id in enumerate(ids):
+        os.utime(engine.folder.root / adapter_id / MANIFEST_FILE, (1000 - age,) * 2)
+    await small.make_room()
+    assert sorted(engine.folder.names()) == sorted(ids[:2])
+    assert engine.calls == []
+
+
+async def test_without_a_quota_everything_stays(engine: FakeEngine, settings: Settings, ids: list[str]) -> None:
+    endless = settings.engine.model_copy(update={"max_folder_bytes": 0})
+    folder = AdapterFolder(settings.model_copy(update={"engine": endless}), 0)
+    for adapter_id in ids:
+        await folder.fetch(adapter_id)
+    await HotLoader(folder, engine, engine, Residency(1, 2)).make_room()
+    assert len(folder.names()) == 3
+
+
+@pytest.mark.filterwarnings("default")  # torch's own
+def test_vllm_knows_its_requests_by_these_names() -> None:
+    """Where a newer one does not, no adapter counts as idle, and the folder grows."""
+    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+
+    assert "self.output_processor = " in inspect.getsource(AsyncLLM.__init__)
+    assert "self.request_states: dict" in inspect.getsource(OutputProcessor.__init__)
+    assert "self.lora_name = " in inspect.getsource(RequestState.__init__)
+
+
+async def test_a_load_that_fails_frees_nothing_for_those_before_it(
+    small: HotLoader, engine: FakeEngine, ids: list[str], settings: Settings
+) -> None:
+    """The first one's question may be on its way, whatever became of the second."""
+    await small.load(ids[0])
+    shutil.rmtree(engine.folder.root / ids[0])
+    shutil.move(settings.home / "store", settings.home / "away")
+    with pytest.raises(AdapterUnknown):
+        await small.load(ids[0])
+    shutil.move(settings.home / "away", settings.home / "store")
+    for adapter_id in ids:
+        await engine.folder.fetch(adapter_id)
+    os.utime(engine.folder.root / ids[0] / MANIFEST_FILE, (1, 1))  # the first to go, were it idle
+    await small.make_room()
+    assert ids[0] in engine.folder.names()

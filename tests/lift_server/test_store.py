@@ -1,12 +1,14 @@
 """The store by its URL."""
 
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
 from obstore.store import GCSStore, S3Store
 
-from lift_server.store import open_store
+from lift_config.settings import ServerSettings, Settings
+from lift_server.store import free_bytes, has_room, open_store
 
 
 def test_a_folder_is_made_and_keeps_no_empty_ones(tmp_path: Path) -> None:
@@ -22,3 +24,60 @@ def test_a_folder_is_made_and_keeps_no_empty_ones(tmp_path: Path) -> None:
 def test_a_bucket_is_opened(url: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     assert isinstance(open_store(url), kind)
+
+
+NEARLY_ALL = 2**62  # bytes that no disk has
+
+
+@pytest.fixture
+async def full(start: Any, engine: Any, redis: Any, worker: Any, front_end: Any) -> tuple[Any, str]:
+    """A server whose disk is full for uploads, and a trained document."""
+    document_id = (await front_end.upload("The lighthouse at Varn Point was built in 1874."))["id"]
+    await worker.train()
+    await redis.set("lift:worker:a", "1")
+    return await start(server={"min_free_bytes": NEARLY_ALL}), document_id
+
+
+async def test_a_full_disk_takes_no_uploads_and_answers_questions(full: tuple[Any, str]) -> None:
+    front_end, document_id = full
+    part = {"type": "file", "file": {"file_data": "data:text/plain;base64,VGhlIGxhbXAgYnVybnMu"}}
+    questions = [{"role": "user", "content": [part, {"type": "text", "text": "What burns?"}]}]
+    whole = {"filename": "a.txt", "purpose": "user_data", "bytes": 3, "mime_type": "text/plain"}
+    for path, sent in (
+        ("/v1/documents", {"json": {"text": "The lamp burns oil."}}),
+        ("/v1/files", {"files": {"file": ("a.txt", b"The lamp burns oil.")}, "data": {"purpose": "user_data"}}),
+        ("/v1/uploads", {"json": whole}),
+        ("/v1/chat/completions", {"json": {"messages": questions}}),
+    ):
+        refused = await front_end.client.post(path, **sent)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_full"), path
+        assert (refused.headers["Retry-After"], refused.headers["x-should-retry"]) == ("60", "false")
+    assert (await front_end.ask(document_id=document_id)).status_code == 200
+
+
+async def test_parts_of_an_upload_are_refused_too(full: tuple[Any, str], start: Any) -> None:
+    whole = {"filename": "a.txt", "purpose": "user_data", "bytes": 3, "mime_type": "text/plain"}
+    upload = (await (await start()).client.post("/v1/uploads", json=whole)).json()
+    refused = await full[0].client.post(f"/v1/uploads/{upload['id']}/parts", files={"data": b"abc"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_full")
+
+
+async def test_a_full_disk_is_told(full: tuple[Any, str]) -> None:
+    ready = await full[0].client.get("/ready")
+    assert (ready.status_code, ready.json()["parts"]["disk"]) == (200, False)
+    page = (await full[0].client.get("/metrics")).text
+    [shown] = [line for line in page.splitlines() if line.startswith("lift_store_free_bytes ")]
+    assert 0 < float(shown.split()[1]) < NEARLY_ALL
+
+
+async def test_a_service_has_no_disk_that_we_know_of() -> None:
+    settings = Settings(store_url="s3://bucket/prefix", server=ServerSettings(min_free_bytes=NEARLY_ALL))
+    assert await free_bytes(settings) is None
+    assert await has_room(settings)
+
+
+async def test_a_store_that_fails_is_no_unforeseen_error(front_end: Any, store: Path) -> None:
+    (store / "texts").write_text("where a folder should be")
+    refused = await front_end.client.post("/v1/documents", json={"text": "The lamp burns rapeseed oil."})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
+    assert refused.headers["Retry-After"] == "5"

@@ -91,6 +91,19 @@ async def test_an_adapter_is_in_the_store_in_redis_and_in_the_record(
     assert Phase.REFINE not in published.timeline.spans
 
 
+async def test_with_a_secret_its_manifest_is_signed(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue
+) -> None:
+    await enqueue()
+    claim = await claimed(redis)
+    published = await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=9, secret="ours")
+    identity = published.adapters[0].id
+    manifest = Manifest.from_json(await stored(store, f"adapters/{identity}/manifest.json"))
+    assert manifest.is_signed_with(["ours"])
+    in_redis: Any = await redis.hget(adapter_redis_key(identity), "manifest")
+    assert Manifest.from_json(in_redis) == manifest
+
+
 async def test_a_version_that_is_not_the_last_leaves_the_job_unfinished(
     redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find
 ) -> None:

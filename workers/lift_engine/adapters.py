@@ -1,11 +1,12 @@
 """Brings an adapter into a local folder: from the folder itself, else Redis, else the store; verified before use.
 
 In: an adapter id. Out: a folder with PEFT's two files and manifest.json, written last, so its presence means
-"complete" (architecture.md 4, 7). Files outlive requests: only `remove` deletes a folder.
+"complete" (architecture.md 4, 7). Files outlive requests: only `remove` deletes a folder (hotload.py says which).
 
 AdapterError
 ├── AdapterUnknown    nobody has it, or the id is none
 ├── AdapterCorrupt    the store's copy fails its checksums
+├── AdapterUnsigned   no worker with one of our secrets published the store's copy
 └── AdapterMismatch   it was trained for another base model
 """
 
@@ -65,6 +66,10 @@ class AdapterCorrupt(AdapterError):
     code = "adapter_corrupt"
 
 
+class AdapterUnsigned(AdapterError):
+    code = "adapter_unsigned"
+
+
 class AdapterMismatch(AdapterError):
     status = 409
     code = "adapter_mismatch"
@@ -77,6 +82,7 @@ class AdapterFolder:
     def __init__(self, settings: Settings, index: int) -> None:
         self.root = settings.home.resolve() / f"engine-{index}" / "adapters"
         self._settings = settings
+        self._secrets = [secret.get_secret_value() for secret in settings.adapter_secrets]
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._refills: set[asyncio.Task[None]] = set()
 
@@ -95,6 +101,11 @@ class AdapterFolder:
     def names(self) -> list[str]:
         """The ids of the adapters in it."""
         return [path.name for path in self.root.glob("*") if ADAPTER_ID.fullmatch(path.name)]
+
+    @property
+    def max_bytes(self) -> int:
+        """What may lie in it; 0: no limit."""
+        return self._settings.engine.max_folder_bytes
 
     async def fetch(self, adapter_id: str) -> Path:
         """The adapter's folder, fetched where need be; once at a time per id. AdapterError where that fails."""
@@ -148,7 +159,7 @@ class AdapterFolder:
             manifest = self._parse(adapter_id, raw)
             for name, file in manifest.files.items():
                 await _save(manifest, name, self._redis_chunks(key, name, file.size_bytes), folder)
-        except (RedisError, AdapterCorrupt, AdapterMismatch) as error:
+        except (RedisError, AdapterError) as error:
             logger.warning("adapter %s: not usable from Redis: %s", adapter_id, error)
             return False
         (folder / MANIFEST_FILE).write_text(manifest.to_json())
@@ -166,7 +177,11 @@ class AdapterFolder:
             found = await obstore.get_async(self._store, adapter_path(adapter_id, MANIFEST_FILE))
         except FileNotFoundError:
             raise AdapterUnknown(f"adapter {adapter_id} does not exist") from None
-        manifest = self._parse(adapter_id, bytes(await found.bytes_async()))
+        try:
+            manifest = self._parse(adapter_id, bytes(await found.bytes_async()))
+        except AdapterUnsigned as error:
+            logger.error("not loaded: %s", error)
+            raise
         for name in manifest.files:
             await _save(manifest, name, self._store_chunks(adapter_id, name), folder)
         (folder / MANIFEST_FILE).write_text(manifest.to_json())
@@ -228,6 +243,9 @@ class AdapterFolder:
             raise AdapterCorrupt(f"adapter {adapter_id}: unreadable manifest: {error}") from error
         if manifest.adapter_id != adapter_id:
             raise AdapterCorrupt(f"adapter {adapter_id}: the manifest is that of {manifest.adapter_id}")
+        if self._secrets and not manifest.is_signed_with(self._secrets):
+            which = "has another signature" if manifest.signature else "is not signed"
+            raise AdapterUnsigned(f"adapter {adapter_id}: its manifest {which}; adapter_secrets wants one of theirs")
         trained_on = (manifest.base_model, manifest.base_revision)
         serving = (self._settings.model_name, self._settings.base_revision)
         if trained_on != serving:

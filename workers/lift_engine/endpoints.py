@@ -41,6 +41,7 @@ class LiftEndpoints:
         await folder.clear_leftovers()
         residency = Residency(args.max_loras, args.max_cpu_loras)
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
+        await state.lift_hot_loader.make_room()
 
 
 @router.get(ENGINE_ADAPTERS_ROUTE)

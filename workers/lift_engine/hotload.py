@@ -6,19 +6,28 @@ pass through here first (the server sees to that), which is what makes the mirro
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from lift_config.contract import AdapterState
+from lift_config.contract import ADAPTER_FILES, MANIFEST_FILE, AdapterState
 from lift_engine.adapters import AdapterCorrupt, AdapterError, AdapterFolder
 
 logger = logging.getLogger(__name__)
+# A question is sent on right after its adapter was loaded; within this time, far more than needed, vLLM has taken it.
+ON_ITS_WAY_S = 600.0
 
 
 class LoraEngine(Protocol):
     """The part of vLLM's AsyncLLM used here."""
+
+    output_processor: Any  # its `request_states`: every request that was taken and has not ended
 
     async def add_lora(self, lora_request: Any) -> bool: ...
     async def remove_lora(self, lora_id: int) -> bool: ...
@@ -73,6 +82,9 @@ class HotLoader:
 
     def __init__(self, folder: AdapterFolder, models: ServingModels, engine: LoraEngine, residency: Residency) -> None:
         self._folder, self._models, self._engine, self._residency = folder, models, engine, residency
+        self._asked_s: dict[str, float] = {}  # when each was asked for last, of those that may be on their way
+        self._making_room = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def max_loras(self) -> int:
@@ -84,7 +96,18 @@ class HotLoader:
         What vLLM holds costs a few stats here and no word with the engine core. The folder is looked at each
         time, because vLLM re-reads an evicted adapter inside a step and dies where it is gone.
         """
-        start_s = time.monotonic()
+        start_s = self._asked_s[adapter_id] = time.monotonic()
+        state = await self._make_resident(adapter_id)
+        self._asked_s[adapter_id] = time.monotonic()
+        _note_use(self._folder.root / adapter_id / MANIFEST_FILE)
+        load_s = time.monotonic() - start_s
+        if state is None:
+            logger.info("adapter %s: hot-loaded in %.0f ms", adapter_id, load_s * 1000)
+            self._start_to_make_room()
+        return Loaded(state or AdapterState.FETCHED, load_s)
+
+    async def _make_resident(self, adapter_id: str) -> AdapterState | None:
+        """Where vLLM held it; None where it did not."""
         if self._folder.complete(adapter_id) and adapter_id in self._models.lora_requests:
             state = self._residency.states().get(adapter_id)
         else:
@@ -93,23 +116,62 @@ class HotLoader:
         if state is None:
             await self._add(adapter_id)
         self._residency.touch(adapter_id)
-        load_s = time.monotonic() - start_s
-        if state is None:
-            logger.info("adapter %s: hot-loaded in %.0f ms", adapter_id, load_s * 1000)
-        return Loaded(state or AdapterState.FETCHED, load_s)
+        return state
 
     async def remove(self, adapter_id: str) -> None:
         """Out of the registry, the engine, the folder, in this order; nothing to do is fine. The caller sees to
         it that no request in flight names it."""
+        await self._remove(adapter_id, only_if_idle=False)
+
+    async def make_room(self) -> None:
+        """Remove what was not asked for longest, until the folder holds no more than it may. What a request may name
+        stays, so that the folder can be larger for a while: vLLM would die of a folder that is gone."""
+        before_s = time.monotonic() - ON_ITS_WAY_S
+        self._asked_s = {adapter_id: at_s for adapter_id, at_s in self._asked_s.items() if at_s > before_s}
+        if not self._folder.max_bytes:
+            return
+        async with self._making_room:
+            sizes = await asyncio.to_thread(_sizes, self._folder)
+            excess = sum(sizes.values()) - self._folder.max_bytes
+            for adapter_id, size in sizes.items():
+                if excess > 0 and await self._remove(adapter_id, only_if_idle=True):
+                    excess -= size
+        if excess > 0:
+            logger.warning("%s: %d bytes above engine.max_folder_bytes, all in use", self._folder.root, excess)
+
+    async def _remove(self, adapter_id: str, *, only_if_idle: bool) -> bool:
+        """Whether it was. Between looking whether it is idle and taking it from the registry nothing can come: both
+        are one step of the loop. Aborted requests reach the engine before the removal, which is sent after them."""
         start_s = time.monotonic()
         async with self._models.lora_resolver_lock[adapter_id]:
+            if only_if_idle and not self._is_idle(adapter_id):
+                return False
             request = self._models.lora_requests.pop(adapter_id, None)
             self._residency.drop(adapter_id)
+            self._asked_s.pop(adapter_id, None)
             if request is not None:
                 await self._engine.remove_lora(request.lora_int_id)
             await self._folder.remove(adapter_id)
         self._models.lora_resolver_lock.pop(adapter_id, None)  # vLLM keeps one for every name it ever saw
         logger.info("adapter %s: removed in %.0f ms", adapter_id, (time.monotonic() - start_s) * 1000)
+        return True
+
+    def _is_idle(self, adapter_id: str) -> bool:
+        if time.monotonic() - self._asked_s.get(adapter_id, -math.inf) < ON_ITS_WAY_S:
+            return False
+        requests = self._engine.output_processor.request_states.values()
+        return adapter_id not in {request.lora_name for request in requests}
+
+    def _start_to_make_room(self) -> None:
+        """No question waits for it."""
+        task = asyncio.create_task(self.make_room())
+        self._tasks.add(task)
+        task.add_done_callback(self._made_room)
+
+    def _made_room(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("no room was made in the folder", exc_info=error)
 
     def states(self) -> dict[str, AdapterState]:
         """Every adapter that is here. FETCHED: it would have to be read from the local folder."""
@@ -133,3 +195,21 @@ class HotLoader:
             await self._models.resolve_lora(adapter_id)
             if adapter_id not in self._models.lora_requests:
                 raise AdapterCorrupt(f"adapter {adapter_id}: vLLM refuses it; its log says why")
+
+
+def _note_use(manifest: Path) -> None:
+    """What was used last stays, also after a restart. The kernel's own time would be that of its last tick."""
+    now_ns = time.time_ns()
+    with suppress(FileNotFoundError):  # just deleted
+        os.utime(manifest, ns=(now_ns, now_ns))
+
+
+def _sizes(folder: AdapterFolder) -> dict[str, int]:
+    """The bytes of each adapter in it, the least recently used one first."""
+    used_ns, sizes = {}, {}
+    for name in folder.names():
+        paths = [folder.root / name / file for file in (*ADAPTER_FILES, MANIFEST_FILE)]
+        stats = {path.name: path.stat() for path in paths if path.exists()}
+        used_ns[name] = stats[MANIFEST_FILE].st_mtime_ns if MANIFEST_FILE in stats else 0
+        sizes[name] = sum(stat.st_size for stat in stats.values())
+    return {name: sizes[name] for name in sorted(sizes, key=used_ns.__getitem__)}

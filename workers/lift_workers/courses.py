@@ -136,14 +136,26 @@ class Courses:
             begun.stages.append(stage.name)
             if claim.job.version_of(stage.name) and not begun.course.done:
                 return
-            ttl_s = self._settings.redis.blob_ttl_s
-            job = await publish(claim, claim.job, stage, folder, blobs=self._blobs, store=self._store, blob_ttl_s=ttl_s)
+            job = await self._publish(claim, stage, folder)
         logger.info("job %s: ready as %s, recipe %s", job.key, job.adapters[-1].id, stage.name)
         if self._traces:
             self._traces.published(job)
         if not begun.interrupted:
             seconds = round(begun.spent_s + time.monotonic() - began_s, 3)
             await self._queue.note_speed(stage.name, Speed(begun.text_bytes, seconds))
+
+    async def _publish(self, claim: Claim, stage: Recipe, folder: Path) -> JobRecord:
+        secrets = self._settings.adapter_secrets
+        return await publish(
+            claim,
+            claim.job,
+            stage,
+            folder,
+            blobs=self._blobs,
+            store=self._store,
+            blob_ttl_s=self._settings.redis.blob_ttl_s,
+            secret=secrets[0].get_secret_value() if secrets else "",
+        )
 
     async def _keep(self, key: str, begun: _Begun) -> None:
         """Put the course aside; a child that does not come to rest is killed, before a waiting claim's lease ends."""

@@ -47,13 +47,24 @@ logger = logging.getLogger(__name__)
 
 
 async def publish(
-    claim: Claim, job: JobRecord, recipe: Recipe, folder: Path, *, blobs: Redis, store: ObjectStore, blob_ttl_s: int
+    claim: Claim,
+    job: JobRecord,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    blobs: Redis,
+    store: ObjectStore,
+    blob_ttl_s: int,
+    secret: str = "",
 ) -> JobRecord:
-    """The job as recorded, with its new version. LeaseLost or JobCancelled leave the record alone."""
+    """The job as recorded, with its new version, signed where there is a secret. LeaseLost or JobCancelled leave the
+    record alone."""
     phase = Phase.REFINE if job.adapters else Phase.PUBLISH
     job.timeline.start(phase)
     await claim.report(job.changed(progress=replace(job.progress, phase=phase.value, eta_s=None)))
     manifest = await asyncio.to_thread(_manifest, job, recipe, folder)
+    if secret:
+        manifest = manifest.signed(secret)
     await _upload(manifest, folder, blobs, store, blob_ttl_s)
     unfinished = recipe.name != job.recipe
     if unfinished:

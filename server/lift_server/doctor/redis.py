@@ -17,6 +17,7 @@ from lift_config.settings import Settings
 from lift_server import gauges
 from lift_server.doctor.finding import CHECK_S, Finding, fail, ok, warn
 from lift_server.launcher.embedded import embedded_url
+from lift_server.peer import is_loopback
 
 LEAST_VERSION = (6, 2)
 SKEW_S = 1.0
@@ -41,6 +42,7 @@ async def redis(settings: Settings) -> list[Finding]:
             await clock(client),
             await _workers(client, settings),
             await _letters(client),
+            *([] if settings.redis.blobs_url else signatures(client, settings, "redis")),
         ]
 
 
@@ -51,10 +53,13 @@ async def blobs(settings: Settings) -> list[Finding]:
             info: dict[str, Any] = await client.info()
         except (RedisError, OSError) as error:
             return [fail("blobs", f"{_place(client)}: {error}", "see that redis.blobs_url is right and it runs")]
-    policy = info["maxmemory_policy"]
+    policy, told = info["maxmemory_policy"], signatures(client, settings, "blobs")
     if info["maxmemory"] and policy == "noeviction":
-        return [warn("blobs", "refuses adapters once it is full", "set its maxmemory-policy to allkeys-lru")]
-    return [ok("blobs", f"{_place(client)}, {policy}")]
+        return [
+            warn("blobs", "refuses adapters once it is full", "set its maxmemory-policy to allkeys-lru"),
+            *told,
+        ]
+    return [ok("blobs", f"{_place(client)}, {policy}"), *told]
 
 
 @asynccontextmanager
@@ -73,6 +78,18 @@ def _place(client: Redis) -> str:
     """Without the password that its URL has."""
     options = client.connection_pool.connection_kwargs
     return options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+
+
+def signatures(client: Redis, settings: Settings, part: str) -> list[Finding]:
+    """Nothing to say of a Redis that is this machine's own."""
+    if settings.adapter_secrets:
+        return [ok(part, "adapters in it are signed")]
+    options = client.connection_pool.connection_kwargs
+    host = options.get("host", "localhost")
+    if options.get("path") or host == "localhost" or is_loopback(host):
+        return []
+    fix = "set adapter_secrets, the same for workers and engines, where others can write to it"
+    return [warn(part, f"{_place(client)} is not on this machine, and adapters are not signed", fix)]
 
 
 def _reached(client: Redis, info: dict[str, Any]) -> Finding:

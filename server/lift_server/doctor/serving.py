@@ -77,6 +77,11 @@ def _parts(part: str, parts: dict[str, Any]) -> list[Finding]:
         ok(part, f"it sees {parts['workers']} workers")
         if parts["workers"]
         else fail(part, "it sees no worker", "start one, see its log"),
+        *(
+            []
+            if parts.get("disk", True)
+            else [fail(part, "it takes no uploads: its disk is nearly full", "make room, or see server.min_free_bytes")]
+        ),
     ]
 
 

@@ -12,9 +12,10 @@ from lift_config.settings import Settings
 from lift_server.doctor.finding import Finding, fail, ok, warn
 from lift_server.keys import Keys
 from lift_server.peer import is_loopback
-from lift_server.store import open_store
+from lift_server.store import free_bytes, open_store
 
 PROBE = b"lift-serve doctor"
+GIB = 2**30
 
 
 async def store(settings: Settings) -> list[Finding]:
@@ -26,7 +27,7 @@ async def store(settings: Settings) -> list[Finding]:
     except (obstore.exceptions.BaseError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
         return [fail("store", f"{url}: {said}", "see to its address, credentials, rights and free space")]
-    return [ok("store", f"{url}: an object was written, read and deleted")]
+    return [ok("store", f"{url}: an object was written, read and deleted"), *await _room(settings)]
 
 
 async def keys(settings: Settings) -> list[Finding]:
@@ -41,6 +42,19 @@ async def keys(settings: Settings) -> list[Finding]:
     if host == "localhost" or is_loopback(host):
         return [ok("keys", f"none: {host} answers this machine only")]
     return [warn("keys", f"listening on {host} without API keys: other machines are refused", create)]
+
+
+async def _room(settings: Settings) -> list[Finding]:
+    """Nothing to say of a service."""
+    free, least = await free_bytes(settings), settings.server.min_free_bytes
+    if free is None:
+        return []
+    what = f"{free / GIB:.1f} GiB free"
+    if free < least:
+        return [fail("store", f"{what}: uploads are refused", "make room, or lower server.min_free_bytes")]
+    if free < 2 * least:
+        return [warn("store", f"{what}; below {least / GIB:.1f} uploads are refused", "make room")]
+    return [ok("store", what)]
 
 
 def _is_missing(url: str) -> bool:

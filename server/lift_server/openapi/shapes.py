@@ -259,6 +259,7 @@ class Parts(BaseModel):
     redis: bool
     engines: list[bool]
     workers: int
+    disk: bool
 
 
 class Ready(BaseModel):

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 
-from lift_server import gauges
+from lift_server import gauges, store
 from lift_server.state import CurrentState, State
 
 router = APIRouter()
@@ -22,7 +22,8 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(state: CurrentState) -> JSONResponse:
-    """200 where an upload would be trained and a question answered."""
+    """200 where what was uploaded is trained and a question answered. A full disk takes no uploads, which is told, and
+    is no reason to send questions elsewhere."""
     workers = await _workers(state)
     engines = await state.engine.healthy()
     is_ready = bool(workers) and all(engines)
@@ -30,6 +31,7 @@ async def ready(state: CurrentState) -> JSONResponse:
         "redis": workers is not None,
         "engines": engines,
         "workers": workers or 0,
+        "disk": await store.has_room(state.settings),
     }
     return JSONResponse({"ready": is_ready, "parts": parts}, status_code=200 if is_ready else 503)
 
@@ -37,7 +39,8 @@ async def ready(state: CurrentState) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(state: CurrentState) -> Response:
     queues = await gauges.queues(state.records.redis)
-    return Response(state.metrics.page(queues), media_type=CONTENT_TYPE_LATEST)
+    free_bytes = await store.free_bytes(state.settings)
+    return Response(state.metrics.page(queues, free_bytes, state.engine.hanging()), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _workers(state: State) -> int | None:
