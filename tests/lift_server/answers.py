@@ -18,7 +18,7 @@ def data(value: Json, name: str = "") -> bytes:
     return f"{head}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
-def whole(route: str, body: Json, texts: list[str]) -> Json:
+def whole(route: str, body: Json, texts: list[str | None]) -> Json:
     """One choice a text."""
     if route == "/v1/responses":
         return _response(body, status="completed", output=[_message(text) for text in texts], usage=RESPONSE_USAGE)
@@ -64,7 +64,7 @@ def last(route: str, body: Json, text: str) -> Iterator[bytes]:
     yield b"data: [DONE]\n\n"
 
 
-def _said(route: str, text: str) -> Json:
+def _said(route: str, text: str | None) -> Json:
     return {"message": {"role": "assistant", "content": text}} if route == "/v1/chat/completions" else {"text": text}
 
 
@@ -74,12 +74,17 @@ def _chunk(route: str, body: Json, choice: Json, finish: str | None = None, **mo
     return data({"id": "cmpl-1", "object": kind, "created": 1, "model": body["model"], "choices": choices, **more})
 
 
-def _message(text: str) -> Json:
-    content = [{"type": "output_text", "text": text, "annotations": []}]
+def _message(text: str | None) -> Json:
+    content: list[Json] = [{"type": "output_text", "text": text, "annotations": []}]
     return {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": content}
 
 
 def _response(body: Json, **more: Any) -> Json:
     head = {"id": "resp_1", "object": "response", "created_at": 1, "model": body["model"]}
-    told = {"instructions": body.get("instructions"), "metadata": body.get("metadata"), "tools": [], "error": None}
+    told: Json = {
+        "instructions": body.get("instructions"),
+        "metadata": body.get("metadata"),
+        "tools": [],
+        "error": None,
+    }
     return head | told | {"parallel_tool_calls": True, "tool_choice": "auto"} | more
