@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 from tests.lift_server import answers
+from uvicorn.loops.auto import auto_loop_factory
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
@@ -39,6 +40,12 @@ from lift_config.phases import Phase
 from lift_config.settings import Settings
 from lift_server.app import create_app
 from lift_server.evidence import OWN_ANSWER_TOKENS
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that uvicorn serves with. uvloop comes with vLLM, and does not take all that asyncio takes."""
+    return {"uvicorn": auto_loop_factory()}
+
 
 BASE = "smollm2-135m-instruct"
 FRAME_TOKENS = 3

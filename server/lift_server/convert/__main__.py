@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import resource
 import sys
 from typing import Any
@@ -22,6 +23,7 @@ OPEN_FILES = 32
 
 
 def main() -> None:
+    os.setpgid(0, 0)  # so that what it starts (OCR) is ended with it; the parent's uvloop has no `process_group`
     kind, limit_bytes = Kind(sys.argv[1]), int(sys.argv[2])
     reader = importlib.import_module(f"lift_server.convert.{kind.value}")
     _limit()

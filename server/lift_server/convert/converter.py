@@ -84,7 +84,6 @@ class Converter:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # a parser's words may quote the file
             env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PATH": os.environ.get("PATH", "")},
-            process_group=0,  # so that what it starts (OCR) is ended with it
         )
         writing = asyncio.create_task(_write(process, content))
         try:
@@ -94,6 +93,8 @@ class Converter:
         except TimeoutError:
             return None, b""
         finally:
+            with suppress(ProcessLookupError):  # killed before it led a group of its own (__main__.py)
+                process.kill()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await writing
