@@ -27,7 +27,7 @@ from lift_config.settings import Settings
 from lift_engine.base_model import PreparedModel
 from lift_workers import pipeline
 from lift_workers.__main__ import CHILD, child_environment
-from lift_workers.synthesize import Generator
+from lift_workers.generator import Generator
 from lift_workers.trainer import Event, Trainer
 
 ENGINE_START_S = 900  # with a large model

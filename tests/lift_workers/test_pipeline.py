@@ -12,10 +12,10 @@ from lift_config.recipe import Recipe, load_recipes
 from lift_config.segment import segment
 from lift_workers import pipeline
 from lift_workers.cover import own_words
+from lift_workers.generator import Completion, SampleRefused
 from lift_workers.jobs import JobFailed
 from lift_workers.learning import TASKS_KEPT
 from lift_workers.pipeline import Course
-from lift_workers.synthesize import Completion, SampleRefused
 
 TEXT = "The supply ship Greta Lund arrives every second Thursday. The generator burns fish oil, and Pavel repairs it."
 USAGE = SynthesisUsage(1, 100, 10, 5)

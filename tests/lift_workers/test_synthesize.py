@@ -10,8 +10,9 @@ from aiohttp.test_utils import TestServer
 from lift_config.contract import DEFAULT_OWNER, SynthesisUsage, cache_salt
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.segment import Segment
+from lift_workers.generator import Generator
 from lift_workers.jobs import JobFailed
-from lift_workers.synthesize import STARTS, Generator, Synthesis, SyntheticTask
+from lift_workers.synthesize import STARTS, Synthesis, SyntheticTask
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")
 TITLE = "Velmora handbook"
@@ -174,7 +175,7 @@ async def test_a_wrong_engine_fails_the_job_for_good(start: Start) -> None:
 
 
 async def test_a_restarting_engine_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lift_workers.synthesize.RETRY_S", 0.0)
+    monkeypatch.setattr("lift_workers.generator.RETRY_S", 0.0)
     broken: list[Reply] = [(503, {}), (503, {})]
     engine, url = await start(lambda body: broken.pop() if broken else text("nothing")(body))
     await tasks_of(url, [SHIP], recipe(samples_per_task=1))

@@ -43,8 +43,8 @@ from lift_config.phases import Phase
 from lift_config.recipe import Recipe
 from lift_config.settings import Settings
 from lift_workers.courses import Outranked
+from lift_workers.generator import Generator
 from lift_workers.jobs import JobFailed, Queue, Report
-from lift_workers.synthesize import Generator
 from lift_workers.tracing import Traces
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker

@@ -22,7 +22,7 @@ from redis.backoff import ExponentialBackoff
 
 from lift_config.machine import SPIN_COUNT
 from lift_config.settings import Settings
-from lift_workers.synthesize import Generator
+from lift_workers.generator import Generator
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
 

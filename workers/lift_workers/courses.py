@@ -24,10 +24,10 @@ from redis.asyncio import Redis
 from lift_config.contract import JobRecord, Speed, text_path
 from lift_config.recipe import Recipe, load_recipes
 from lift_config.settings import Settings
+from lift_workers.generator import Generator
 from lift_workers.jobs import Claim, JobFailed, Queue, Report
 from lift_workers.publish import publish
 from lift_workers.race import first
-from lift_workers.synthesize import Generator
 from lift_workers.trainer import Trainer
 
 if TYPE_CHECKING:

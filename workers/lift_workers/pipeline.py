@@ -23,9 +23,10 @@ from lift_config.phases import Phase
 from lift_config.recipe import Recipe
 from lift_config.segment import Segment, segment
 from lift_workers.cover import own_words
+from lift_workers.generator import Generator, SampleRefused
 from lift_workers.jobs import JobFailed, Report
 from lift_workers.learning import Learning
-from lift_workers.synthesize import Generator, SampleRefused, Synthesis, SyntheticTask
+from lift_workers.synthesize import Synthesis, SyntheticTask
 from lift_workers.trainer import Event, Trainer
 
 REPORT_EVERY_S = 0.5

@@ -10,33 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
-
-import aiohttp
+from dataclasses import astuple, dataclass, field
 
 from lift_config.contract import SynthesisUsage, cache_salt
 from lift_config.recipe import Recipe
 from lift_config.segment import Segment
 from lift_workers.filters import is_grounded, is_supported, words_only
-from lift_workers.jobs import JobFailed
+from lift_workers.generator import Completion, Generator
 
-MAX_QUESTION_TOKENS = 40
-MAX_ANSWER_TOKENS = 32
-TEMPERATURE = 0.7  # of questions
 MAX_SAME_ANSWER = 3  # tasks of one segment; a small model asks for the first name it sees again and again
-QUESTION_MARKS = ("?", "？", "؟")
-CONNECT_S = 10.0
-ATTEMPTS = 20  # of one request, about three minutes: an engine may be restarting
-RETRY_S = 2.0  # times the attempt, up to
-MAX_RETRY_S = 10.0
-POLL_S = 1.0  # between two looks whether an engine is up
-IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
-WRONG_ENGINE = (401, 403, 404)  # not this request's fault: key, route or model are wrong for all of them
 
 FEW_SHOT = """Write a question about the text and answer it in the text's own words.
 
@@ -68,13 +52,6 @@ SEED_STRIDE = 7_919_017  # keeps the samples of two recipe seeds apart
 BEFORE_CHARS = 160  # of a segment's context; enough for "it" and "he", little to prefill
 
 
-logger = logging.getLogger(__name__)
-
-
-class SampleRefused(Exception):
-    """The engine will not take this one request, for example since its prompt is too long."""
-
-
 @dataclass(frozen=True)
 class SyntheticTask:
     """One question and its answer, written about segment `segment`."""
@@ -82,118 +59,6 @@ class SyntheticTask:
     segment: int
     question: str
     answer: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the generator wrote (empty: nothing of use), its mean log-probability per token, and what that cost."""
-
-    text: str = ""
-    score: float = 0.0
-    usage: SynthesisUsage = field(default_factory=SynthesisUsage)
-
-
-class Generator:
-    """The LLM that writes the tasks: the base model behind the engines' completions API.
-
-    An async context manager. `concurrency` bounds the samples in flight over all requests.
-    """
-
-    def __init__(self, engine_urls: Sequence[str], api_key: str, model_name: str, concurrency: int) -> None:
-        self._urls = engine_urls
-        self._api_key = api_key
-        self._model_name = model_name
-        self.concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
-        self._sent = 0
-
-    async def __aenter__(self) -> Self:
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
-        self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._session.close()
-
-    async def question(self, prompt: str, seed: int, salt: str | None) -> Completion:
-        """One sampled continuation of `prompt` up to a question mark. `salt`: contract.cache_salt."""
-        body = {
-            "prompt": prompt,
-            "seed": seed,
-            "max_tokens": MAX_QUESTION_TOKENS,
-            "temperature": TEMPERATURE,
-            "stop": [*QUESTION_MARKS, "\n"],
-            "include_stop_str_in_output": True,
-        }
-        written = await self._complete(body, salt)
-        return written if written.text.endswith(QUESTION_MARKS) else replace(written, text="")
-
-    async def answer(self, prompt: str, salt: str | None) -> Completion:
-        """The likeliest rest of the line."""
-        body = {"prompt": prompt, "max_tokens": MAX_ANSWER_TOKENS, "temperature": 0, "stop": ["\n"], "logprobs": 0}
-        return await self._complete(body, salt)
-
-    async def count_tokens(self, text: str) -> int:
-        """Tokens of `text` under the base model's tokenizer (vLLM's /tokenize), however many; or SampleRefused."""
-        reply = await self._post("/tokenize", {"prompt": text, "add_special_tokens": False})
-        return int(reply["count"])
-
-    async def until_up(self) -> None:
-        """Return once an engine answers; it may take minutes to start."""
-        while not any([await self._is_up(url) for url in self._urls]):
-            await asyncio.sleep(POLL_S)  # nothing announces that an engine is there
-
-    async def _is_up(self, url: str) -> bool:
-        try:
-            async with self._session.get(f"{url}/health") as response:
-                return response.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    async def _complete(self, body: dict[str, Any], salt: str | None) -> Completion:
-        """An empty one where this request was refused: a bad sample costs only itself."""
-        if salt:
-            body["cache_salt"] = salt
-        async with self._slots:
-            try:
-                reply = await self._post("/v1/completions", body)
-            except SampleRefused as refused:
-                logger.warning("a synthesis request was refused: %s", refused)
-                return Completion()
-        choice = reply["choices"][0]
-        logprobs = (choice.get("logprobs") or {}).get("token_logprobs", [])
-        return Completion(choice["text"].strip(), sum(logprobs) / max(1, len(logprobs)), _usage(reply["usage"]))
-
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Engines in turn; waits for one that restarts. JobFailed where none answers or all would refuse."""
-        for attempt in range(1, ATTEMPTS + 1):
-            self._sent += 1
-            url = self._urls[self._sent % len(self._urls)]
-            try:
-                async with self._session.post(url + path, json={"model": self._model_name, **body}) as response:
-                    if response.status == 200:
-                        reply: dict[str, Any] = await response.json()
-                        return reply
-                    said = (await response.text())[:300]
-                    if response.status in WRONG_ENGINE:
-                        raise JobFailed("engine_refused", f"The engine refuses synthesis: {said}", retry=False)
-                    if response.status < 500:
-                        raise SampleRefused(said)
-            except aiohttp.ClientError as error:
-                said = str(error)
-            if attempt < ATTEMPTS:
-                await asyncio.sleep(min(MAX_RETRY_S, RETRY_S * attempt))  # nothing announces that an engine is back
-        raise JobFailed("engine_unavailable", f"No engine wrote the synthetic tasks: {said}", retry=True)
-
-
-def _usage(told: dict[str, Any]) -> SynthesisUsage:
-    """vLLM leaves the details out where nothing was cached."""
-    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return SynthesisUsage(1, told["prompt_tokens"], told["prompt_tokens"] - cached, told["completion_tokens"])
 
 
 @dataclass

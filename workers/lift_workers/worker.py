@@ -22,10 +22,10 @@ from lift_config.settings import Settings
 from lift_workers import pipeline
 from lift_workers.courses import Courses, MakeCourse, Outranked
 from lift_workers.fence import JobCancelled, LeaseLost
+from lift_workers.generator import Generator
 from lift_workers.jobs import Claim, JobFailed, Queue
 from lift_workers.publish import record_end
 from lift_workers.race import first
-from lift_workers.synthesize import Generator
 from lift_workers.trainer import Trainer
 
 if TYPE_CHECKING:
