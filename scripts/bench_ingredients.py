@@ -49,18 +49,22 @@ _ASKED = re.compile(rf"(?=({BLANK}|which year|how many|who or what|what))", re.I
 @dataclass(frozen=True)
 class Variant:
     """A segment's gaps, asked as the product does or with a blank in the "clause" or the whole "segment"; a recital;
-    the weight of the questions' own words; whether half of what the answers teach comes from a teacher."""
+    the weight of the questions' own words; whether half of what the answers teach comes from a teacher; whether
+    answers go on with their segment; the adapter's alpha, of the training's."""
 
     gaps: int = 4
     blank: str = ""
     recites: bool = False
     prompt_loss_weight: float = 0.0
     is_soft: bool = False
+    quotes: bool = False
+    served: float = 1.0
 
     def tasks(self, one: Segment) -> list[SyntheticTask]:
         gaps = cloze(one, self.gaps)
         asked = [blanked(one, task, self.blank == "segment") for task in gaps] if self.blank else gaps
-        return asked + [recite(one)] * self.recites
+        answered = [task.quoting(one) for task in asked] if self.quotes else asked
+        return answered + [recite(one)] * self.recites
 
 
 REFERENCE = "clause, question"
@@ -72,6 +76,10 @@ VARIANTS = {
     "clause, question, prompt 1": Variant(prompt_loss_weight=1),
     "clause, question, prompt 3": Variant(prompt_loss_weight=3),
     "clause, question, prompt 1, recite": Variant(prompt_loss_weight=1, recites=True),
+    "clause, question, prompt 1, served 3/4": Variant(prompt_loss_weight=1, served=0.75),
+    "two gaps, prompt 1, quote": Variant(gaps=2, prompt_loss_weight=1, quotes=True),
+    "two gaps, prompt 1, quote, recite": Variant(gaps=2, prompt_loss_weight=1, quotes=True, recites=True),
+    "two gaps, prompt 1, quote, served 3/4": Variant(gaps=2, prompt_loss_weight=1, quotes=True, served=0.75),
     "recite only": Variant(gaps=0, recites=True),
     "clause, question, soft labels": Variant(is_soft=True),
     "clause, question, prompt 1, soft labels": Variant(prompt_loss_weight=1, is_soft=True),
@@ -216,7 +224,9 @@ def _asked(window: Document, scorer: Scorer, text: str | None) -> list[Record]:
 
 def train(window: Document, variant: Variant, scorer: Scorer, trainer: SoftTrainer, budget: int) -> tuple[int, int]:
     """Recipe `balanced` but for what is compared; computed tokens and steps."""
-    recipe = load_recipes()["balanced"].model_copy(update={"prompt_loss_weight": variant.prompt_loss_weight})
+    recipe = load_recipes()["balanced"]
+    changes = {"prompt_loss_weight": variant.prompt_loss_weight, "served_alpha": round(variant.served * recipe.alpha)}
+    recipe = recipe.model_copy(update=changes)
     encoder, title = Encoder(trainer.tokenizer), window["title"]
     tasks = [(one, task) for one in segment(window["text"]) for task in variant.tasks(one)]
     examples = [encoder.encode(task.question, task.answer, title) for _, task in tasks]
@@ -276,7 +286,8 @@ def _report(arguments: argparse.Namespace, measured: dict[str, str], found: Mapp
         f"`scripts/bench_ingredients.py {' '.join(sys.argv[1:])}`; {stated(measured)}",
         f"{arguments.windows} windows of about 450 words, each of another document of `{arguments.data.name}`. (Of our",
         "data, `large.jsonl` is free for tuning.) Tasks are a text's own words only, without a generator: four gaps a",
-        "segment. Recipe `balanced`, with as many epochs as fill the same computed training tokens for each variant.",
+        "segment, where no other number stands. Recipe `balanced`, with as many epochs as fill the same computed",
+        "training tokens for each variant, at alpha where nothing else stands.",
         "NLL: nats per token of the first gold answer, lower is better; 95 % bootstrap intervals. Tokens and steps are",
         "those of a window; a teacher's own passes are not counted.",
         "",

@@ -23,9 +23,11 @@ class Recipe(BaseModel):
     name: str
     rank: int = Field(gt=0)
     alpha: int = Field(gt=0)
+    served_alpha: int = Field(gt=0, description="`alpha` of the adapter; below that of the training: part of the way")
     tasks_per_segment: int = Field(ge=0, description="tasks of the generator kept per segment, at most")
     samples_per_task: float = Field(ge=1, description="generator samples drawn for each task kept, at most")
     cloze_per_segment: int = Field(ge=0, description="add tasks that blank out a name, number or word")
+    quote: bool = Field(description="an answer goes on with the segment that it stands in")
     recite: bool = Field(description="add one task per segment that asks for its text")
     prompt_loss_weight: float = Field(0.0, ge=0, description="of the questions' own words beside the answers' 1")
     epochs: int = Field(gt=0)

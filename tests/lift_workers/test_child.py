@@ -61,7 +61,7 @@ class Child:
         return bool(event["resumed"])
 
     def stage(self, examples: int = 12, **recipe: Any) -> None:
-        changes = {"rank": 4, "alpha": 8, "least_steps": 1, **recipe}
+        changes = {"rank": 4, "alpha": 8, "served_alpha": 8, "least_steps": 1, **recipe}
         values = load_recipes()["balanced"].model_copy(update=changes).model_dump()
         self.say(op="stage", recipe=values, examples=examples)
 

@@ -81,3 +81,12 @@ def test_own_words_are_what_the_recipe_asks_for() -> None:
     tasks = own_words(SHIP, recipes["balanced"])
     assert len(tasks) == recipes["balanced"].cloze_per_segment + 1
     assert {task.segment for task in tasks} == {3}
+
+
+def test_answers_go_on_with_their_segment_where_the_recipe_quotes() -> None:
+    quoting = load_recipes()["sketch"].model_copy(update={"cloze_per_segment": 2})
+    plain = own_words(SHIP, quoting.model_copy(update={"quote": False}))
+    assert [task.answer for task in plain] == ["Greta Lund", "Thursday"]
+    quoted = own_words(SHIP, quoting)
+    assert [task.answer for task in quoted] == [f"Greta Lund. {SHIP.text}", f"Thursday. {SHIP.text}"]
+    assert [task.question for task in quoted] == [task.question for task in plain]

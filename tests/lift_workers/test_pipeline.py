@@ -127,7 +127,11 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
     assert (end, export, finish) == ({"op": "end"}, {"op": "export", "folder": "out"}, {"op": "finish"})
     cover = [task for one in segment(TEXT) for task in own_words(one, load_recipes()["fast"])]
     assert {task.question for task in cover} < set(trainer.questions())
-    assert {"op": "task", "question": "What burns in the generator?", "answer": "fish oil"} in tasks
+    assert {
+        "op": "task",
+        "question": "What burns in the generator?",
+        "answer": f"fish oil. {segment(TEXT)[1].text}",
+    } in tasks
     last = run.told[-1]
     assert last.progress.fraction == 1.0
     assert (last.progress.tasks, last.progress.segments, last.progress.steps) == (len(tasks), 2, len(tasks))

@@ -75,7 +75,8 @@ def text(question: str, answer: str = "Greta Lund", score: float = -0.1) -> Call
 
 
 def recipe(**changes: object) -> Recipe:
-    return load_recipes()["fast"].model_copy(update=changes)
+    """Bare answers, where a test does not want the segment behind them."""
+    return load_recipes()["fast"].model_copy(update={"quote": False, **changes})
 
 
 def of(segments: list[Segment], generator: Generator, owner: str = DEFAULT_OWNER) -> Synthesis:
@@ -98,6 +99,17 @@ async def test_bad_replies_cost_only_themselves(start: Start) -> None:
     _, url = await start(handler)
     tasks = await tasks_of(url, [SHIP], recipe(tasks_per_segment=3, samples_per_task=4))
     assert tasks == [SyntheticTask(0, "Who brings fuel with the supply ship?", "Greta Lund")]
+
+
+async def test_an_answer_goes_on_with_its_segment_where_the_recipe_quotes(start: Start) -> None:
+    """And counts as the same answer without it, for all stages."""
+    _, url = await start(text(" brings fuel with the supply ship?"))
+    async with Generator([url], "", "base", 4) as generator:
+        synthesis = of([SHIP], generator)
+        first = [task async for task in synthesis.tasks(recipe(quote=True), lambda _: None)]
+        again = [task async for task in synthesis.tasks(recipe(quote=True), lambda _: None)]
+    assert [task.answer for task in first] == [f"Greta Lund. {SHIP.text}"]
+    assert again == []
 
 
 async def test_each_answer_gets_a_task_before_any_gets_a_second(start: Start) -> None:

@@ -51,7 +51,7 @@ def plain(folder: Path, tmp_path: Path) -> PlainLoop:
 
 
 def recipe(**changes: Any) -> Recipe:
-    return load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, **changes})
+    return load_recipes()["balanced"].model_copy(update={"rank": 4, "alpha": 8, "served_alpha": 8, **changes})
 
 
 def test_the_prompt_is_what_the_engine_will_see(trainer: WarmTrainer) -> None:
@@ -276,12 +276,12 @@ def test_a_later_stage_keeps_the_weights_and_cannot_change_the_rank(
 def test_export_is_what_peft_and_vllm_read(
     trainer: WarmTrainer, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    trainer.begin(recipe())
+    trainer.begin(recipe(served_alpha=6))
     trainer.step(pack(examples), 1)
     trainer.export(tmp_path)
     assert set(ADAPTER_FILES) <= {path.name for path in tmp_path.iterdir()}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["lora_alpha"], config["bias"]) == ("LORA", 4, 8, "none")
+    assert (config["peft_type"], config["r"], config["lora_alpha"], config["bias"]) == ("LORA", 4, 6, "none")
     assert not config["modules_to_save"]
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     assert len(tensors) == 2 * 7 * 2  # A and B of seven projections in two layers

@@ -114,12 +114,13 @@ def test_nothing_to_train_is_an_error(scorer: Scorer, trainer: SoftTrainer) -> N
 
 def test_a_teacher_and_the_prompts_weight_change_what_is_learned(scorer: Scorer, trainer: SoftTrainer) -> None:
     learned = []
-    for variant in (Variant(), Variant(), Variant(is_soft=True), Variant(prompt_loss_weight=1)):
+    for variant in (Variant(), Variant(), Variant(is_soft=True), Variant(prompt_loss_weight=1), Variant(quotes=True)):
         train(SHORT, variant, scorer, trainer, BUDGET)
         learned.append(trainer.adapter.weights.detach().clone())
     assert torch.equal(learned[0], learned[1])
     assert not torch.equal(learned[0], learned[2])
     assert not torch.equal(learned[0], learned[3])
+    assert not torch.equal(learned[0], learned[4])
 
 
 def test_a_teacher_that_is_sure_of_the_label_is_cross_entropy() -> None:

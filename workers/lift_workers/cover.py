@@ -37,6 +37,8 @@ Span = tuple[int, int]
 def own_words(segment: Segment, recipe: Recipe) -> list[SyntheticTask]:
     """The tasks `recipe` wants of a segment without a generator; a segment that takes no blank is recited instead."""
     blanks = cloze(segment, recipe.cloze_per_segment)
+    if recipe.quote:
+        blanks = [blank.quoting(segment) for blank in blanks]
     wants_recital = recipe.recite or (recipe.cloze_per_segment > 0 and not blanks)
     return blanks + ([recite(segment)] if wants_recital else [])
 

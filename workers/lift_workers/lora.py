@@ -112,8 +112,9 @@ class Adapter:
         if self._computed.dtype is not torch.float32:
             self._computed.copy_(self.weights.detach())
 
-    def export(self, folder: Path) -> None:
-        """Write ADAPTER_FILES: what the layers computed with, so that the engine computes the same."""
+    def export(self, folder: Path, served_alpha: int) -> None:
+        """Write ADAPTER_FILES: the weights that the layers computed with, so that at their alpha the engine computes
+        the same; below it, a part of the way there from the base model (WiSE-FT, 2109.01903)."""
         tensors = {}
         for name, (a, b) in zip(self._layers, self._views(self._computed), strict=True):
             tensors[f"base_model.model.{name}.lora_A.weight"] = a.cpu()
@@ -121,7 +122,7 @@ class Adapter:
         targets = sorted({name.rpartition(".")[2] for name in self._layers})
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / ADAPTER_FILES[0], metadata={"format": "pt"})
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        config = LoraConfig(r=self.rank, lora_alpha=served_alpha, target_modules=targets, task_type="CAUSAL_LM")
         config.inference_mode = True
         config.save_pretrained(str(folder))
 

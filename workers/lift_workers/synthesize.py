@@ -12,7 +12,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 from lift_config.contract import SynthesisUsage, cache_salt
 from lift_config.recipe import Recipe
@@ -60,6 +60,11 @@ class SyntheticTask:
     question: str
     answer: str
 
+    def quoting(self, segment: Segment) -> SyntheticTask:
+        """With the answer's segment behind it: "1755" → "1755. Fort Beauséjour fell in 1755." A question then leads to
+        all that is said there, and whoever asks reads what the answer rests on."""
+        return replace(self, answer=f"{self.answer}. {segment.text}")
+
 
 @dataclass
 class _Written:
@@ -99,18 +104,18 @@ class Synthesis:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for segment in itertools.islice(waiting, len(done)):
                     running.add(asyncio.ensure_future(self._write(segment, recipe)))
-                for number in [finished.result() for finished in done]:
-                    on_segment(number)
-                    written = self._written[number]
+                for segment in [finished.result() for finished in done]:
+                    on_segment(segment.number)
+                    written = self._written[segment.number]
                     for task in _varied(written)[: max(0, recipe.tasks_per_segment - len(written.given))]:
                         written.given.append(task)
-                        yield task
+                        yield task.quoting(segment) if recipe.quote else task
         finally:
             for unfinished in running:
                 unfinished.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _write(self, segment: Segment, recipe: Recipe) -> int:
+    async def _write(self, segment: Segment, recipe: Recipe) -> Segment:
         """Sample until the recipe's number of different good tasks is there, or its number of samples spent, in all
         stages together. Remembered only at the end, so that a cancelled one leaves nothing half done."""
         before = self._written[segment.number]
@@ -126,7 +131,7 @@ class Synthesis:
             written.asked |= new.keys()
             written.good += [scored for scored in answered if scored]
         self._written[segment.number] = written
-        return segment.number
+        return segment
 
     async def _question(self, segment: Segment, sample: int) -> str:
         """Seeded, so that the same document gives much the same tasks (batching still moves the last bits)."""

@@ -142,7 +142,8 @@ class WarmTrainer:
 
     def export(self, folder: Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT and vLLM read them."""
-        self.adapter.export(folder)
+        assert self._recipe is not None, "begin() first"
+        self.adapter.export(folder, self._recipe.served_alpha)
 
     def snapshot(self) -> Snapshot:
         """What `restore` needs to go on from here."""
