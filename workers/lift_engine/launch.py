@@ -27,6 +27,9 @@ CPU_MAX_BATCHED_TOKENS = 512  # keeps one prefill from stalling the other answer
 # a prompt the cache knows. 32 is the least its CPU attention takes.
 CPU_BLOCK_SIZE = 32
 SHUTDOWN_TIMEOUT_S = 10
+# Between JSON's signs vLLM lets a model write any white space, and a small one may write nothing else up to its limit.
+# Forbidding it wants a backend by name; of the two that can, this is the one that "auto" falls back to.
+STRUCTURED_OUTPUTS = '{"backend": "guidance", "disable_any_whitespace": true}'
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 OTLP_ENVIRONMENT = {
     "OTEL_SERVICE_NAME": "lift-engine",
@@ -124,6 +127,7 @@ def _common_args(settings: Settings, index: int, capacity: Capacity) -> list[str
         "--enable-prefix-caching",
         "--enable-log-requests",  # one line per request: parameters and adapter, no prompt (that is DEBUG)
         "--enable-prompt-tokens-details",
+        *("--structured-outputs-config", STRUCTURED_OUTPUTS),
         *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if (parser := engine.tool_call_parser) else ()),
         *("--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)),
         *(("--otlp-traces-endpoint", settings.otlp_endpoint) if settings.otlp_endpoint else ()),
