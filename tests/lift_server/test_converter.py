@@ -42,6 +42,7 @@ async def ask(converter: Converter, owner: str = "a") -> str:
         (xlsx({"Ships": [["Ship", "Cargo"], ["Arvenna", "salt"]]}), None, "Ship: Arvenna; Cargo: salt"),
         (b"{\\rtf1 The horn is heard.}", None, "The horn is heard."),
         (b"<html><p>The horn is heard.", None, "The horn is heard."),
+        (b"% Draft\n\\documentclass{article}\\begin{document}The \\emph{horn}.\\end{document}", None, "The horn."),
         (b"Ship,Cargo\nArvenna,salt\n", "a.csv", "Ship: Arvenna; Cargo: salt"),
         (b"WEBVTT\n\n00:01.000 --> 00:02.000\nThe horn.\n", None, "The horn."),
         ("Der Fluß ist lang.".encode("latin-1"), None, "Der Fluß ist lang."),

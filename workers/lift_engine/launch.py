@@ -28,8 +28,8 @@ CPU_MAX_BATCHED_TOKENS = 512  # keeps one prefill from stalling the other answer
 CPU_BLOCK_SIZE = 32
 SHUTDOWN_TIMEOUT_S = 10
 # Between JSON's signs vLLM lets a model write any white space, and a small one may write nothing else up to its limit.
-# Forbidding it wants a backend by name, and so gives up what "auto" falls back to another for: sets, multipleOf and a few
-# more, which OpenAI's own structured outputs refuse too. "guidance" cannot do named tools in vLLM 0.32.
+# Forbidding it wants a backend by name, and so gives up what "auto" falls back to another for: sets, multipleOf and a
+# few more, which OpenAI's own structured outputs refuse too. "guidance" cannot do named tools in vLLM 0.32.
 STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 OTLP_ENVIRONMENT = {

@@ -50,8 +50,9 @@ class Tools:
         self._connection = connection
 
     async def upload_file(self, path: str, title: str | None = None) -> dict[str, Any]:
-        """Upload a file of this machine (PDF, DOCX, PPTX, XLSX, EPUB, HTML, e-mail, text, ...). Returns its document
-        with its id; learning has begun. The title names the document in every question."""
+        """Upload a file of this machine (PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, HTML, LaTeX, e-mail, text, a
+        ZIP archive of several, ...). Returns its document with its id; learning has begun. The title names the document
+        in every question."""
         with _told():
             return _shown(await send(self._connection, read_file(Path(path).expanduser()), title, recipe=None))
 

@@ -33,6 +33,7 @@ NAMES = {
     Kind.ARCHIVE: "an Office document, EPUB or ZIP archive",
     Kind.RTF: "an RTF document",
     Kind.HTML: "HTML",
+    Kind.LATEX: "LaTeX",
     Kind.MAIL: "an e-mail",
     Kind.SUBTITLES: "subtitles",
     Kind.CSV: "CSV",

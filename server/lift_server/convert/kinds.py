@@ -12,8 +12,8 @@ from enum import StrEnum
 from lift_server.convert.refusal import Refused
 
 SUPPORTED = (
-    "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, e-mail (.eml), subtitles (.srt, .vtt), CSV, "
-    "text of any kind (Markdown, LaTeX, source code, …), and ZIP archives of these."
+    "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, LaTeX, e-mail (.eml), subtitles "
+    "(.srt, .vtt), CSV, text of any kind (Markdown, source code, …), and ZIP archives of these."
 )
 
 
@@ -26,6 +26,7 @@ class Kind(StrEnum):
     ARCHIVE = "archive"  # a ZIP: Office documents, OpenDocument, EPUB, or several files
     HTML = "webpage"
     RTF = "rtf"
+    LATEX = "latex"
     MAIL = "mail"
     SUBTITLES = "subtitles"
     CSV = "sheet"
@@ -52,6 +53,7 @@ PDF_WITHIN_BYTES = 1024  # readers accept that much before %PDF-
 
 HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"<(?:p|div|body|head|h[1-6]|table|ul|ol|span|a|br)\b", re.IGNORECASE)
+LATEX_START = re.compile(r"(?:\s|%[^\n]*\n)*\\document(?:class|style)\b")
 SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
 FIELD = re.compile(r"([!-9;-~]+):[ \t]")  # of a mail's header
@@ -109,6 +111,8 @@ def _kind_of_text(content: bytes, name: str) -> Kind:
     head = content[:HEAD_BYTES].decode("utf-16" if is_wide else "latin-1", "replace").removeprefix("\xef\xbb\xbf")
     if HTML_START.match(head) or (name.endswith((".html", ".htm", ".xhtml")) and TAG.search(head)):
         return Kind.HTML
+    if LATEX_START.match(head) or (name.endswith((".tex", ".latex", ".ltx")) and "\\" in head):
+        return Kind.LATEX
     if VTT_START.match(head) or SRT_START.match(head):
         return Kind.SUBTITLES
     if _is_mail(head, name):
