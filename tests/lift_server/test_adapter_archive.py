@@ -135,7 +135,7 @@ def exported(store: Path, adapter: AdapterRecord, folder: Path) -> tuple[Any, Pa
     with torch.no_grad():
         lora.weights.normal_(std=0.1)
     lora.refresh()
-    lora.export((store / adapter_path(adapter.id, "")).resolve())
+    lora.export((store / adapter_path(adapter.id, "")).resolve(), 8)
     ids = torch.arange(2, 40)[None]
     with torch.no_grad():
         return model(ids).logits, base, ids
