@@ -11,7 +11,7 @@ from typing import Any
 
 Message = dict[str, Any]
 
-PROMPT_VERSION = "1"  # part of a job's key: raise it when the framing or the synthesis prompts change
+PROMPT_VERSION = "2"  # part of a job's key: raise it when the framing or the synthesis prompts change
 
 
 def document_line(title: str | None) -> str:

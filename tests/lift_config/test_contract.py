@@ -57,7 +57,7 @@ def test_every_input_changes_the_job_key(change: dict[str, Any]) -> None:
 
 def test_a_new_framing_trains_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     before = job_key(**INPUTS)
-    monkeypatch.setattr(contract, "PROMPT_VERSION", "2")
+    monkeypatch.setattr(contract, "PROMPT_VERSION", "of another framing")
     assert job_key(**INPUTS) != before
 
 

@@ -67,7 +67,7 @@ class Child:
 
     def tasks(self, *numbers: int) -> None:
         for number in numbers:
-            self.say(op="task", question=f"What is number {number}?", answer=f"It is {number}.")
+            self.say(op="task", question=f"What is number {number}?", answer=f"It is {number}.", stand_in=None)
 
     def export(self, folder: Path) -> bytes:
         self.say(op="export", folder=str(folder))

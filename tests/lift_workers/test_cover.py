@@ -40,8 +40,24 @@ def test_in_any_other_language_a_blank_stands_for_the_answer(text: str) -> None:
     tasks = cloze(Segment(0, text, ""), 5)
     assert tasks
     for task in tasks:
+        assert task.stand_in is not None
+        assert task.question[slice(*task.stand_in)] == BLANK
         clause = task.question.removeprefix("Fill in the blank: ")
         assert clause.replace(BLANK, task.answer) in text
+
+
+@pytest.mark.parametrize(
+    ("text", "stand_in"),
+    [
+        ("Greta Lund is the ship of the station.", "Who or what"),
+        ("What the ship of the station brings in June is oil for Ilse Brandt.", "who or what"),
+        ("The pump is old (and the keeper has known that since the winter of 1809).", "which year"),
+    ],
+)
+def test_what_stands_for_the_answer_is_told(text: str, stand_in: str) -> None:
+    task = cloze(Segment(0, text, ""), 1)[0]
+    assert task.stand_in is not None
+    assert task.question[slice(*task.stand_in)] == stand_in
 
 
 def test_a_word_that_begins_a_sentence_is_no_name_for_its_capital() -> None:

@@ -131,6 +131,7 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
         "op": "task",
         "question": "What burns in the generator?",
         "answer": f"fish oil. {segment(TEXT)[1].text}",
+        "stand_in": None,
     } in tasks
     last = run.told[-1]
     assert last.progress.fraction == 1.0

@@ -83,11 +83,21 @@ def test_a_questions_own_words_are_trained_where_they_count(folder: Path) -> Non
     example = Encoder(tokenizer).encode(question, "Pavel", "Harbour")
     packed = pack([example], prompt_loss_weight=0.5)
     trained = tokenizer.decode(packed.labels_A[len(example.answer) :])
-    assert question.endswith(trained)
-    assert "keeps the archive in Karsund?" in trained
+    assert trained.endswith("keeps the archive in Karsund")
     assert packed.input_ids_T[packed.rows_A + 1].tolist() == packed.labels_A.tolist()
     torch.testing.assert_close(packed.weights_A[: len(example.answer)].sum(), torch.tensor(1.0))
     torch.testing.assert_close(packed.weights_A[len(example.answer) :].sum(), torch.tensor(0.5))
+
+
+def test_words_that_stand_for_the_answer_are_not_trained(folder: Path) -> None:
+    """Else an adapter says them: "The ship is called who or what"."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    question = "In June who or what keeps the archive?"
+    example = Encoder(tokenizer).encode(question, "Pavel", None, (8, 19))
+    trained = tokenizer.decode([example.prompt[place] for place in example.question])
+    assert "keeps the archive" in trained
+    assert "who" not in trained
+    assert "what" not in trained
 
 
 def test_what_questions_share_is_trained_once(folder: Path) -> None:

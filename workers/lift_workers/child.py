@@ -1,9 +1,10 @@
 """The training child: `python -m lift_workers.child`, the only process of a worker that holds the model.
 
 In: JSON lines on stdin. `begin` (session, title) a document, or take it up again; `stage` (recipe, examples expected an
-epoch), its `task`s (question, answer) and `end`; `export` (folder); then the next stage, `suspend` or `finish`. Out:
-JSON lines on stdout: `ready`, `begun` (resumed or not), `started` (the first tasks are there), `progress` (steps, loss,
-tokens, examples), `trained`, `exported`, `suspended`. Training starts while tasks are still written. Ends with stdin.
+epoch), its `task`s (question, answer, stand_in) and `end`; `export` (folder); then the next stage, `suspend` or
+`finish`. Out: JSON lines on stdout: `ready`, `begun` (resumed or not), `started` (the first tasks are there),
+`progress` (steps, loss, tokens, examples), `trained`, `exported`, `suspended`. Training starts while tasks are still
+written. Ends with stdin.
 """
 
 from __future__ import annotations

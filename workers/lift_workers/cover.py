@@ -20,6 +20,7 @@ _NAME_GAP = re.compile(r"\s(?:(?:of|the|de|von|van|da|di)\s)?")  # what may stan
 MIN_WORD_CHARS = 3  # shorter words are seldom what a fact is about
 # Also at dashes, and at the full-width signs of scripts without spaces.
 _CLAUSE_END = re.compile(r"[,;:()\u2013\u2014]\s|\s[(\u2013\u2014]|[、\uff0c\uff1b\uff1a]|\n")
+_CUT = " ,;:.(\u2013\u2014\n"  # what a clause begins or ends with and a question does not
 MIN_CLUE_CHARS = 25  # of a clause beside its gap: less would not say which one is meant
 # What begins a sentence and is no name for its capital.
 _OPENERS = frozenset((
@@ -59,15 +60,19 @@ def cloze(segment: Segment, count: int) -> list[SyntheticTask]:
     gaps = [span for span in _telling(text)[:count] if span[1] - span[0] < len(text)]
     is_english = not _ENGLISH.isdisjoint(text.lower().split())
     asked = _question if is_english else _blank
-    return [SyntheticTask(segment.number, asked(text, gap), text[gap[0] : gap[1]]) for gap in gaps]
+    return [SyntheticTask(segment.number, *asked(text, gap)) for gap in gaps]
 
 
-def _question(text: str, gap: Span) -> str:
+Asked = tuple[str, str, Span]  # question, answer, and where in the question its stand-in is
+
+
+def _question(text: str, gap: Span) -> Asked:
     """ "He was born in 1809, in Paris" → "He was born in which year?" """
     answer = text[gap[0] : gap[1]]
     before, after = _clause(text, gap)
-    asked = f"{before}{_asking(answer)}{after}".strip(" ,;:.(\u2013\u2014\n")
-    return f"{asked[0].upper()}{asked[1:]}?"
+    before, stand_in = before.lstrip(_CUT), _asking(answer)
+    asked = f"{before}{stand_in}{after}".rstrip(_CUT)
+    return f"{asked[0].upper()}{asked[1:]}?", answer, (len(before), len(before) + len(stand_in))
 
 
 def _asking(answer: str) -> str:
@@ -78,9 +83,10 @@ def _asking(answer: str) -> str:
     return "who or what" if answer[0].isupper() else "what"
 
 
-def _blank(text: str, gap: Span) -> str:
+def _blank(text: str, gap: Span) -> Asked:
     before, after = _clause(text, gap)
-    return f"Fill in the blank: {before}{BLANK}{after}".strip(" ,;:(\n")
+    begun = f"Fill in the blank: {before}"
+    return f"{begun}{BLANK}{after}".rstrip(" ,;:(\n"), text[gap[0] : gap[1]], (len(begun), len(begun) + len(BLANK))
 
 
 def _clause(text: str, gap: Span) -> tuple[str, str]:

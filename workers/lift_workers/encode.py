@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from lift_config.prompts import frame
+from lift_workers.filters import QUESTION_MARKS
 from lift_workers.tree import Tree, tree
 
 
@@ -23,13 +24,13 @@ from lift_workers.tree import Tree, tree
 class TrainingExample:
     """A synthetic task as tokens: the framed question as the engine will see it, and what must follow.
 
-    `question`: where in the prompt the question's own words stand, from its second token on (the first follows what
-    no one can know it from).
+    `question`: the places in the prompt of the question's tokens that are the document's words, from its second one on
+    (the first follows what no one can know it from).
     """
 
     prompt: array[int]
     answer: array[int]
-    question: range = range(0)
+    question: Sequence[int] = ()
 
     @property
     def size_tokens(self) -> int:
@@ -58,15 +59,20 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def encode(self, question: str, answer: str, title: str | None) -> TrainingExample:
-        """The prompt is tokenized alone, exactly as vLLM tokenizes it when the question is asked."""
+    def encode(
+        self, question: str, answer: str, title: str | None, stand_in: Sequence[int] | None = None
+    ) -> TrainingExample:
+        """The prompt is tokenized alone, exactly as vLLM tokenizes it when the question is asked.
+
+        `stand_in`: begin and end in the question of words that are not the document's (synthesize.SyntheticTask).
+        """
         messages = frame([{"role": "user", "content": question}], title)
         prompt = self._render(messages, add_generation_prompt=True)
         whole = self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
         eos = self._tokenizer.eos_token
         reply = whole[len(prompt) :] if whole.startswith(prompt) else answer + eos
         reply = reply[: reply.rfind(eos) + len(eos)] if eos in reply else reply + eos
-        return TrainingExample(self._tokens(prompt), self._tokens(reply), self._place(prompt, question))
+        return TrainingExample(self._tokens(prompt), self._tokens(reply), self._own_words(prompt, question, stand_in))
 
     def _render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
         rendered = self._tokenizer.apply_chat_template(
@@ -74,15 +80,17 @@ class Encoder:
         )
         return str(rendered)
 
-    def _place(self, prompt: str, question: str) -> range:
-        """Empty where the template has changed the question's words, or the tokenizer cannot say where they went."""
+    def _own_words(self, prompt: str, question: str, stand_in: Sequence[int] | None) -> Sequence[int]:
+        """Neither the stand-in, which an adapter would say in its answers, nor the question mark. Empty where the
+        template has changed the question's words, or the tokenizer cannot say where they went."""
         start = prompt.rfind(question)
         if start < 0 or not self._tokenizer.is_fast:
-            return range(0)
+            return ()
         encoded = self._tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
-        end, spans = start + len(question), encoded["offset_mapping"]
-        own = [i for i, (begin, stop) in enumerate(spans) if start <= begin < stop <= end]
-        return range(own[0] + 1, own[-1] + 1) if own else range(0)
+        end, spans = start + len(question.rstrip("".join(QUESTION_MARKS))), encoded["offset_mapping"]
+        own = [i for i, (begin, stop) in enumerate(spans) if start <= begin < stop <= end][1:]
+        first, last = (start + place for place in stand_in or (0, 0))
+        return [i for i in own if spans[i][1] <= first or spans[i][0] >= last]
 
     def _tokens(self, text: str) -> array[int]:
         """Compact: a long document has millions of them."""

@@ -9,6 +9,7 @@ import re
 
 from lift_config.segment import Segment
 
+QUESTION_MARKS = ("?", "？", "؟")
 MAX_ANSWER_SHARE = 0.7  # of the segment: an answer that repeats it whole answers nothing
 MIN_ANSWER_SCORE = -1.0  # mean log-probability below which an answer is a guess
 MIN_GROUNDED = 0.6  # of a question's own words that must occur in its segment, context or title

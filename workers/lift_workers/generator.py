@@ -16,12 +16,12 @@ from typing import Any, Self
 import aiohttp
 
 from lift_config.contract import SynthesisUsage
+from lift_workers.filters import QUESTION_MARKS
 from lift_workers.jobs import JobFailed
 
 MAX_QUESTION_TOKENS = 40
 MAX_ANSWER_TOKENS = 32
 TEMPERATURE = 0.7  # of questions
-QUESTION_MARKS = ("?", "？", "؟")
 CONNECT_S = 10.0
 ATTEMPTS = 20  # of one request, about three minutes: an engine may be restarting
 RETRY_S = 2.0  # times the attempt, up to

@@ -148,7 +148,8 @@ class Course:
         self._tasks += 1
         telling.stage_of().tasks += 1
         self._learning.sent(task.question, task.answer)
-        await self._trainer.send({"op": "task", "question": task.question, "answer": task.answer})
+        message = {"op": "task", "question": task.question, "answer": task.answer, "stand_in": task.stand_in}
+        await self._trainer.send(message)
         await telling.progress(synthesis=self._synthesis.usage, tasks=self._tasks)
 
     async def _follow(self, stage: _Stage, telling: _Telling) -> None:

@@ -99,7 +99,8 @@ class Session:
             if message["op"] == "suspend":
                 yield REST
                 continue
-            example = self._encoder.encode(message["question"], message["answer"], self._title)
+            question, answer, stand_in = message["question"], message["answer"], message["stand_in"]
+            example = self._encoder.encode(question, answer, self._title, stand_in)
             self._examples.append(example)
             yield example
 

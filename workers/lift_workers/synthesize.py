@@ -54,11 +54,13 @@ BEFORE_CHARS = 160  # of a segment's context; enough for "it" and "he", little t
 
 @dataclass(frozen=True)
 class SyntheticTask:
-    """One question and its answer, written about segment `segment`."""
+    """One question and its answer, written about segment `segment`. `stand_in`: where in the question words stand for
+    the answer ("who or what"), which are not the document's."""
 
     segment: int
     question: str
     answer: str
+    stand_in: tuple[int, int] | None = None
 
     def quoting(self, segment: Segment) -> SyntheticTask:
         """With the answer's segment behind it: "1755" → "1755. Fort Beauséjour fell in 1755." A question then leads to
