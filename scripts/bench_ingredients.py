@@ -43,7 +43,6 @@ ANSWER_TOKENS = 32
 SOFT = 0.5  # of an answer's loss, where there is a teacher
 _WORD = re.compile(r"\w+")
 _FILL = "Fill in the blank: "  # cover.py's, where it asks with a blank
-_ASKED = re.compile(rf"(?=({BLANK}|which year|how many|who or what|what))", re.IGNORECASE)  # overlapping ones too
 
 
 @dataclass(frozen=True)
@@ -170,16 +169,17 @@ def matched(paragraphs: Sequence[str], questions: Sequence[Document]) -> dict[in
 
 
 def blanked(one: Segment, task: SyntheticTask, is_whole: bool) -> SyntheticTask:
-    """cover.cloze's task with a blank in its gap: in its clause, or in the whole segment. The gap is where the
-    question, with the answer in place of its question word, is the segment's own words."""
-    asked = task.question.removeprefix(_FILL).removesuffix("?")
-    for word in _ASKED.finditer(asked):
-        said, after = asked[: word.start(1)], asked[word.end(1) :]
-        for before in (said, said[:1].lower() + said[1:]):
-            if (start := one.text.find(f"{before}{task.answer}{after}")) >= 0:
-                if is_whole:
-                    before, after = one.text[: start + len(before)], one.text[start + len(before + task.answer) :]
-                return SyntheticTask(task.segment, f"{_FILL}{before}{BLANK}{after}", task.answer)
+    """cover.cloze's task with a blank in its gap: in its clause, or in the whole segment."""
+    assert task.stand_in is not None
+    first, last = task.stand_in
+    said, after = task.question[:first].removeprefix(_FILL), task.question[last:].removesuffix("?")
+    for before in (said, said[:1].lower() + said[1:]):
+        if (start := one.text.find(f"{before}{task.answer}{after}")) >= 0:
+            if is_whole:
+                before, after = one.text[: start + len(before)], one.text[start + len(before + task.answer) :]
+            begun = f"{_FILL}{before}"
+            stand_in = len(begun), len(begun) + len(BLANK)
+            return SyntheticTask(task.segment, f"{begun}{BLANK}{after}", task.answer, stand_in)
     raise ValueError(f"segment {task.segment} does not hold what it is asked: {task.question!r}")
 
 
@@ -229,7 +229,7 @@ def train(window: Document, variant: Variant, scorer: Scorer, trainer: SoftTrain
     recipe = recipe.model_copy(update=changes)
     encoder, title = Encoder(trainer.tokenizer), window["title"]
     tasks = [(one, task) for one in segment(window["text"]) for task in variant.tasks(one)]
-    examples = [encoder.encode(task.question, task.answer, title) for _, task in tasks]
+    examples = [encoder.encode(task.question, task.answer, title, task.stand_in) for _, task in tasks]
     taught: dict[int, torch.Tensor] = {}  # by example: what the base model expects with the segment in its prompt
     for (one, task), example in zip(tasks, examples, strict=True):
         if variant.is_soft:

@@ -82,8 +82,11 @@ def test_a_document_gives_its_window_with_the_most_questions() -> None:
 
 def test_a_blank_in_the_clause_and_in_the_whole_segment() -> None:
     one = Segment(3, "In 1809, the keeper what or who knows said so, and 9 dogs were 1809 years old", "")
-    task = SyntheticTask(3, "And 9 dogs were which year years old?", "1809")
-    assert blanked(one, task, False) == SyntheticTask(3, "Fill in the blank: and 9 dogs were ____ years old", "1809")
+    task = SyntheticTask(3, "And 9 dogs were which year years old?", "1809", (16, 26))
+    clause = blanked(one, task, False)
+    assert (clause.question, clause.answer) == ("Fill in the blank: and 9 dogs were ____ years old", "1809")
+    assert clause.stand_in is not None
+    assert clause.question[slice(*clause.stand_in)] == "____"
     whole = blanked(one, task, True).question
     assert whole == f"Fill in the blank: {one.text[:63]}____ years old"
     assert one.text[63:67] == "1809"
