@@ -1,6 +1,7 @@
 """Settings become vLLM's command line and environment."""
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -79,6 +80,12 @@ def test_adapters_need_the_plug_in_and_its_limits() -> None:
     assert (options["--max-loras"], options["--max-cpu-loras"], options["--max-lora-rank"]) == ("3", "9", "64")
     assert environment["VLLM_PLUGINS"] == "lift_resolver,lift_endpoints"
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+
+
+def test_json_and_forced_calls_have_no_white_space_to_run_on_in() -> None:
+    options, _, environment = command()
+    assert json.loads(options["--structured-outputs-config"])["disable_any_whitespace"] is True
+    assert environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] == "0"
 
 
 def test_the_api_key_stays_out_of_argv() -> None:

@@ -140,6 +140,8 @@ def _common_environment(settings: Settings, index: int) -> dict[str, str]:
         INDEX_VARIABLE: str(index),
         "VLLM_PLUGINS": "lift_resolver,lift_endpoints",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",  # resolvers need it; endpoints.py closes the routes it opens
+        # Forced calls by schema and STRUCTURED_OUTPUTS: a structural tag's JSON allows white space without end.
+        "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
