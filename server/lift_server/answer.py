@@ -6,12 +6,12 @@ it came about.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Phase, Timeline
@@ -25,11 +25,22 @@ from lift_server.observe import Observed
 from lift_server.question import Json, Question
 from lift_server.state import State
 
+T = TypeVar("T")
+
 CONFLICT = 409  # the status of whatever keeps a document from being answered by its adapter now
 
 
+@dataclass(frozen=True)
+class Request:
+    """What the engine is to be asked. `name` decides which engine; None: none has it nearer than another."""
+
+    name: str | None
+    body: Json
+    adapter_id: str | None = None  # to be loaded first
+
+
 class Answer:
-    """Use as a context: while it lasts, the adapter stays loaded and the engine's connection open."""
+    """Use as a context: while it lasts, the adapter is not removed and the engine's connection stays open."""
 
     def __init__(self, state: State, question: Question) -> None:
         self.question = question
@@ -65,20 +76,21 @@ class Answer:
 
     async def whole(self) -> Json:
         """The answer in one piece; `ttft_s` is then the time to all of it."""
-        url, body = await self._request()
-        self._timeline.start(Phase.PREFILL)
-        answer = await self._state.engine.ask(url, self.question.dialect.ROUTE, body, self.observed.headers)
+        route = self.question.dialect.ROUTE
+        answer = await self._asked(lambda url, body: self._state.engine.ask(url, route, body, self.observed.headers))
         self._timeline.end(Phase.PREFILL)
         self.token_written()
         return self.last(self._heard.whole(answer), await self.finish())
 
     async def open(self) -> None:
         """Everything up to the engine's headers; ApiErrors are raised here as far as they can be."""
-        url, body = await self._request()
-        self._timeline.start(Phase.PREFILL)
-        route, body = self.question.dialect.ROUTE, self._heard.asks(body)
-        opening = self._state.engine.stream(url, route, body, self.observed.headers)
-        self._events = await self._resources.enter_async_context(opening)
+        route = self.question.dialect.ROUTE
+
+        def stream(url: str, body: Json) -> Awaitable[AsyncIterator[list[bytes]]]:
+            opening = self._state.engine.stream(url, route, self._heard.asks(body), self.observed.headers)
+            return self._resources.enter_async_context(opening)
+
+        self._events = await self._asked(stream)
 
     async def pieces(self) -> AsyncIterator[list[Piece]]:
         """What the client is to get, after `open`, as much at a time as has come from the engine."""
@@ -132,12 +144,26 @@ class Answer:
 
     # ---- the way there ----
 
-    async def _request(self) -> tuple[str, Json]:
-        """The engine to ask, and the body to send."""
+    async def _asked(self, ask: Callable[[str, Json], Awaitable[T]]) -> T:
+        """`ask`, at the engine that is to answer; before its headers came, another may take over."""
+        request = await self._request()
+
+        async def at(url: str) -> T:
+            if request.adapter_id is not None:
+                await self._load(url, request.adapter_id)
+            self._timeline.start(Phase.PREFILL)
+            answer = await ask(url, request.body)
+            if request.adapter_id is not None:
+                self._state.metrics.placed(is_home=url == self._state.engine.home(request.adapter_id))
+            return answer
+
+        return await self._state.engine.somewhere(request.name, at)
+
+    async def _request(self) -> Request:
         state, document_id = self._state, self.question.document_id
         if document_id is None:
             self._timeline.end(Phase.ACCEPT)
-            return state.engine.place(secrets.token_hex(4)), self.question.body | {"model": state.settings.model_name}
+            return Request(None, self.question.body | {"model": state.settings.model_name})
         document, job = self._found = await documents.find(state, self.question.owner, document_id)
         self._timeline.end(Phase.ACCEPT)
         self._job = job
@@ -151,7 +177,7 @@ class Answer:
             document, job, state.settings.server.max_wait_s if patience_s is None else patience_s
         )
 
-    async def _at_once(self, document: DocumentRecord, job: JobRecord) -> tuple[str, Json] | None:
+    async def _at_once(self, document: DocumentRecord, job: JobRecord) -> Request | None:
         """Without waiting for a training: from a version that is there, else from the text where all of it fits."""
         try:
             return await self._from_adapter(document, job, patience_s=0)
@@ -160,33 +186,37 @@ class Answer:
                 raise
         self._timeline.spans.pop(Phase.WAIT, None)  # it only looked
         with self._timeline.during(Phase.FIT):
-            text = await self._prompt(self._state.engine.place(job.key), document).whole(job)
+            text = await self._fitted(job.key, document, lambda prompt: prompt.whole(job))
         return None if text is None else self._from_base(document, text)
 
-    def _from_base(self, document: DocumentRecord, text: str) -> tuple[str, Json]:
+    def _from_base(self, document: DocumentRecord, text: str) -> Request:
         self._answered_from = "context"
-        model, engine = self._state.settings.model_name, self._state.engine
         body = self.question.dialect.frame(self.question.body, document.title, text)
-        return engine.place(document.job_key), body | {"model": model}
+        return Request(document.job_key, body | {"model": self._state.settings.model_name})
 
-    async def _from_adapter(self, document: DocumentRecord, job: JobRecord, patience_s: float) -> tuple[str, Json]:
+    async def _from_adapter(self, document: DocumentRecord, job: JobRecord, patience_s: float) -> Request:
         settings = self._state.settings
         if (job.base_model, job.base_revision) != (settings.model_name, settings.base_revision):
             raise DocumentOutdated(f"{job.base_model}, {job.base_revision}")
         adapter = self._adapter = await self._version(job, patience_s)
-        await self._load(adapter)
-        self._answered_from = "adapter"
-        url, text = self._state.engine.place(adapter.id), None
+        self._resources.enter_context(self._state.hotload.in_use(adapter.id))
+        self._answered_from, text = "adapter", None
         if self.question.lift.mode == "hybrid":
             with self._timeline.during(Phase.FIT):
-                text = await self._prompt(url, document).as_much_as_fits(job)
+                text = await self._fitted(job.key, document, lambda prompt: prompt.as_much_as_fits(job))
             self._answered_from = "hybrid" if text else "adapter"
         dialect = self.question.dialect
         body = dialect.with_defaults(dialect.frame(self.question.body, document.title, text))
-        return url, body | {"model": adapter.id}
+        return Request(adapter.id, body | {"model": adapter.id}, adapter.id)
 
-    def _prompt(self, url: str, document: DocumentRecord) -> Prompt:
-        return Prompt(self._state, url, self.question.dialect, self.question.body, document.title)
+    async def _fitted(
+        self, name: str, document: DocumentRecord, fit: Callable[[Prompt], Awaitable[str | None]]
+    ) -> str | None:
+        """Counted by any engine: all have the same tokenizer."""
+        question = self.question
+        return await self._state.engine.somewhere(
+            name, lambda url: fit(Prompt(self._state, url, question.dialect, question.body, document.title))
+        )
 
     async def _version(self, job: JobRecord, patience_s: float) -> AdapterRecord:
         """The one asked for, or the best, waited for where it is not there yet."""
@@ -207,11 +237,11 @@ class Answer:
         self._adapter_state = AdapterState.TRAINING
         return adapter
 
-    async def _load(self, adapter: AdapterRecord) -> None:
+    async def _load(self, url: str, adapter_id: str) -> None:
         self._timeline.start(Phase.LOAD)
-        state = await self._resources.enter_async_context(self._state.hotload.resident(adapter.id))
+        state = await self._state.engine.load(url, adapter_id)
         self._timeline.end(Phase.LOAD)
-        if self._adapter_state is AdapterState.NONE:
+        if self._adapter_state is not AdapterState.TRAINING:
             self._adapter_state = state
 
     # ---- what is said about it ----

@@ -7,19 +7,21 @@ that name an adapter or the base model. Out: OpenAI answers, token counts, likel
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
-from collections.abc import AsyncIterator, Mapping
+import logging
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
 from lift_server.breaker import PROBE_S, Breaker
-from lift_server.errors import ApiError, EngineStopped, EngineUnavailable, NotOffered
+from lift_server.engine_reply import as_object, engine_error, events, load_error
+from lift_server.errors import EngineFailure, EngineUnavailable, NotOffered
+from lift_server.placement import Load, lightest, order, ranked
 
 CHAT_ROUTE = "/v1/chat/completions"
 COMPLETIONS_ROUTE = "/v1/completions"
@@ -29,25 +31,27 @@ CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
 SILENT_S = 600.0  # a stream without a word for so long is given up: the engine hangs. It may have queued for minutes
 IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
-TOO_LONG = re.compile(r"maximum (context|model) length|max_model_len", re.IGNORECASE)
 # What of a chat request shapes its prompt, by the names that /tokenize knows (vLLM's TokenizeChatRequest).
 PROMPT_FIELDS = (
     "model", "messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt",
     "continue_final_message", "add_special_tokens",
 )  # fmt: skip
 NO_HEADERS: Mapping[str, str] = {}
-DONE = b"data: [DONE]"
-CODES = {400: "invalid_request", 404: "model_not_found", 413: "too_large", 422: "invalid_request"}
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 Json = dict[str, Any]
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
-    """All engines. One answers every question of an adapter: the one `place` names."""
+    """All engines. An adapter's questions go to the one that `home` names, or elsewhere by placement.py."""
 
     def __init__(self, urls: tuple[str, ...], api_key: str) -> None:
         self._urls = urls
         self._breakers = {url: Breaker(url, partial(self._answers, url, PROBE_S)) for url in urls}
+        self._in_flight: Counter[str] = Counter()  # this server's requests, whatever they ask
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
@@ -59,18 +63,34 @@ class Engine:
             await breaker.close()
         await self._session.close()
 
-    def place(self, name: str) -> str:
-        """The engine for `name`, by rendezvous hashing: one more engine moves only its share of the adapters."""
-        return max(self._urls, key=lambda url: hashlib.sha256(f"{url} {name}".encode()).digest())
+    def home(self, name: str) -> str:
+        """The engine that `name` belongs to, whether it can be asked or not."""
+        return ranked(name, self._urls)[0]
 
-    async def load(self, adapter_id: str) -> AdapterState:
-        """Make the adapter resident; where it was found. Fast where there is nothing to do."""
+    async def somewhere(self, name: str | None, work: Callable[[str], Awaitable[T]]) -> T:
+        """`work` at the engine for `name`, at the least busy one where that is None; at the next one where it fails,
+        as long as nothing of the answer is out. Once at most where an engine may have begun with it: a question that
+        ends engines must not end them all."""
+        place = lightest if name is None else order
+        *urls, last = place(name or secrets.token_hex(4), self._loads())
+        began = False
+        for url in urls:
+            try:
+                return await work(url)
+            except EngineFailure as failure:
+                if began and failure.may_have_begun:
+                    raise
+                began = began or failure.may_have_begun
+                log.warning("%s failed, the next engine is asked: %s", url, failure.message)
+        return await work(last)
+
+    async def load(self, url: str, adapter_id: str) -> AdapterState:
+        """Make the adapter resident there; where it was found. Fast where there is nothing to do."""
         timeout = aiohttp.ClientTimeout(total=CONTROL_S, sock_connect=CONNECT_S)
-        url = f"{self.place(adapter_id)}{ENGINE_ADAPTERS_ROUTE}/{adapter_id}"
-        async with self._reply("POST", url, timeout=timeout) as reply:
+        async with self._reply("POST", f"{url}{ENGINE_ADAPTERS_ROUTE}/{adapter_id}", timeout=timeout) as reply:
             if reply.status != 200:
-                raise _load_error(reply.status, await _json(reply))
-            return AdapterState((await _json(reply))["state"])
+                raise load_error(reply.status, await as_object(reply))
+            return AdapterState((await as_object(reply))["state"])
 
     async def remove(self, adapter_id: str) -> None:
         """Take the adapter out of every engine: routing may have changed since it was loaded."""
@@ -138,8 +158,8 @@ class Engine:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
         async with self._reply("POST", url + route, json=body, headers=headers, timeout=timeout) as reply:
             if reply.status != 200:
-                raise engine_error(reply.status, await _json(reply))
-            yield _events(reply)
+                raise engine_error(reply.status, await as_object(reply))
+            yield events(reply)
 
     @asynccontextmanager
     async def forward(self, url: str, route: str, **sent: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -148,7 +168,7 @@ class Engine:
             if reply.status in (404, 405, 501):
                 raise NotOffered(route)
             if reply.status != 200:
-                raise engine_error(reply.status, await _json(reply))
+                raise engine_error(reply.status, await as_object(reply))
             yield reply
 
     async def healthy(self) -> list[bool]:
@@ -160,16 +180,23 @@ class Engine:
         """How many engines are asked nothing, for they take requests and do not answer."""
         return sum(breaker.is_open for breaker in self._breakers.values())
 
+    def away(self) -> int:
+        """How many are asked only where no other is left: these, and those that take no connections."""
+        return sum(breaker.is_away for breaker in self._breakers.values())
+
     async def served(self, url: str) -> list[str] | None:
         """The names of the models that this engine answers to; None where it refuses our key."""
         timeout = aiohttp.ClientTimeout(total=HEALTH_S)
         async with self._reply("GET", f"{url}/v1/models", timeout=timeout) as reply:
             if reply.status == 401:
                 return None
-            answer = await _json(reply)
+            answer = await as_object(reply)
             if reply.status != 200:
                 raise engine_error(reply.status, answer)
             return [model["id"] for model in answer["data"]]
+
+    def _loads(self) -> dict[str, Load]:
+        return {url: Load(self._in_flight[url], breaker.is_away) for url, breaker in self._breakers.items()}
 
     async def _tokenized(self, url: str, body: Json) -> Json:
         prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}
@@ -177,7 +204,7 @@ class Engine:
 
     async def _call(self, method: str, url: str, **options: Any) -> Json:
         async with self._reply(method, url, **options) as reply:
-            answer = await _json(reply)
+            answer = await as_object(reply)
             if reply.status != 200:
                 raise engine_error(reply.status, answer)
             return answer
@@ -185,7 +212,7 @@ class Engine:
     async def _remove(self, url: str, timeout: aiohttp.ClientTimeout) -> None:
         async with self._reply("DELETE", url, timeout=timeout) as reply:
             if reply.status not in (200, 404):
-                raise engine_error(reply.status, await _json(reply))
+                raise engine_error(reply.status, await as_object(reply))
 
     async def _answers(self, url: str, within_s: float) -> bool:
         """Its /health, also where it is asked nothing else."""
@@ -198,63 +225,17 @@ class Engine:
     @asynccontextmanager
     async def _reply(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """EngineUnavailable for whatever goes wrong on the way there and back, and at once where the engine hangs."""
-        breaker = next(breaker for base, breaker in self._breakers.items() if url.startswith(f"{base}/"))
+        base, breaker = next(one for one in self._breakers.items() if url.startswith(f"{one[0]}/"))
+        self._in_flight[base] += 1
         try:
             async with breaker.patience():
                 reply = await self._session.request(method, url, **options)
             async with reply:
                 yield reply
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except NOT_SENT as error:
+            breaker.refused()
             raise EngineUnavailable from error
-
-
-def read_event(event: bytes) -> Json:
-    """A server-sent event's data; an error is raised."""
-    lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
-    chunk: Json = json.loads(b"\n".join(lines))
-    if chunk.get("error") or chunk.get("type") == "error":
-        raise engine_error(500, chunk if chunk.get("error") else {"error": chunk})
-    return chunk
-
-
-async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-    """The events of a server-sent stream, without the blank line after each, as many at a time as have come.
-    Comments and `[DONE]` are left out; what follows it is read to the end, so that the connection can be used again."""
-    rest = b""
-    try:
-        async for part in reply.content.iter_any():
-            *events, rest = (rest + part).split(b"\n\n")
-            if told := [event for event in events if event[:1] not in (b"", b":") and event != DONE]:
-                yield told
-    except aiohttp.ClientError as error:
-        raise EngineStopped from error
-
-
-async def _json(reply: aiohttp.ClientResponse) -> Json:
-    """The body as an object; an empty one where it is something else."""
-    try:
-        body = json.loads(await reply.read())
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def engine_error(status: int, body: Json) -> ApiError:
-    """vLLM's error in our envelope: its `code` is a number, and some of its errors are a bare string."""
-    error = body.get("error", {})
-    details: Json = error if isinstance(error, dict) else {"message": str(error)}
-    if isinstance(details.get("code"), int):
-        status = details["code"]
-    message = str(details.get("message") or "The inference engine could not answer.")
-    param = details.get("param")
-    if status in (401, 403) or status >= 500:  # a wrong key between us and the engine is not the client's doing
-        return ApiError(502, f"The inference engine failed: {message}", code="engine_error")
-    code = "context_length_exceeded" if TOO_LONG.search(message) else CODES.get(status, "invalid_request")
-    return ApiError(status, message, code=code, param=param if isinstance(param, str) else None)
-
-
-def _load_error(status: int, body: Json) -> ApiError:
-    error = engine_error(status, body)
-    if status == 404:
-        return ApiError(503, "The document's adapter cannot be found by the engine.", code="adapter_unavailable")
-    return ApiError(502, f"The document's adapter could not be loaded: {error.message}", code="adapter_load_failed")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable(may_have_begun=True) from error
+        finally:
+            self._in_flight[base] -= 1

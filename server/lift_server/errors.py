@@ -166,10 +166,17 @@ class InsufficientQuota(ApiError):
         return self.code
 
 
-class EngineUnavailable(ApiError):
-    def __init__(self, retry_after_s: int = 5) -> None:
+class EngineFailure(ApiError):
+    """The engine's failure, not the question's: another engine may do better."""
+
+    may_have_begun = True  # the engine with the question, before it failed
+
+
+class EngineUnavailable(EngineFailure):
+    def __init__(self, retry_after_s: int = 5, *, may_have_begun: bool = False) -> None:
         message = "The inference engine cannot be reached. It may be starting."
         super().__init__(503, message, code="engine_unavailable", headers={"Retry-After": str(retry_after_s)})
+        self.may_have_begun = may_have_begun
 
 
 class EngineStopped(ApiError):

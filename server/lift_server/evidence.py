@@ -46,8 +46,11 @@ async def evidence(state: State, found: tuple[DocumentRecord, JobRecord] | None,
     try:
         if found and said.strip():
             document, job = found
-            reader = Reader(state, state.engine.place(job.key), document.title, last_question(messages))
-            fields["evidence"] = [_object(one) for one in await reader.judge(job, said)]
+            question = last_question(messages)
+            judged = await state.engine.somewhere(
+                job.key, lambda url: Reader(state, url, document.title, question).judge(job, said)
+            )
+            fields["evidence"] = [_object(one) for one in judged]
     except Exception as error:  # noqa: BLE001 - an edge of its own: told beside the answer, an unforeseen one is logged
         told = as_api_error(error)
         fields = {"evidence": None, "evidence_error": {"code": told.code, "message": told.message}}

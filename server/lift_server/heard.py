@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lift_server.dialects.dialect import Json, Usage
-from lift_server.engine import read_event
+from lift_server.engine_reply import read_event
 from lift_server.errors import ApiError
 from lift_server.question import Question
 

@@ -1,4 +1,4 @@
-"""An adapter made resident on its engine for as long as questions need it, and its removal once none does.
+"""Adapters kept where they are for as long as questions need them, loaded before the first, removed once none does.
 
 A missing adapter folder kills vLLM (engine-facts.md, 0.1), hence the order of a removal: routing stops, the
 questions in flight end, the engine drops it, then the cached and the durable copy go.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 
 from redis.asyncio import Redis
 
@@ -46,14 +46,14 @@ class Hotload:
         self._removing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def resident(self, adapter_id: str) -> AsyncIterator[AdapterState]:
-        """The adapter stays loaded while the block lasts; yields where it was found."""
+    @contextmanager
+    def in_use(self, adapter_id: str) -> Iterator[None]:
+        """The adapter is not removed while the block lasts."""
         if adapter_id in self._removing:
             raise DocumentNotFound
         self._in_flight[adapter_id] += 1
         try:
-            yield await self._engine.load(adapter_id)
+            yield
         finally:
             self._in_flight[adapter_id] -= 1
             if not self._in_flight[adapter_id]:
@@ -103,13 +103,17 @@ class Hotload:
 
     async def _prefetch(self, adapter_id: str) -> None:
         """Not before a slot is free of questions: it would take the place of an adapter that answers."""
-        url = self._engine.place(adapter_id)
-        try:
+
+        async def load(url: str) -> AdapterState:
             slots = await self._engine.slots(url)
-            while len([one for one in self._in_flight if self._engine.place(one) == url]) >= slots:
+            while len([one for one in self._in_flight if self._engine.home(one) == url]) >= slots:
                 await self._ended.wait()
-            async with self.resident(adapter_id) as state:
-                log.info("adapter %s prefetched (%s)", adapter_id, state.value)
+            with self.in_use(adapter_id):
+                return await self._engine.load(url, adapter_id)
+
+        try:
+            state = await self._engine.somewhere(adapter_id, load)
+            log.info("adapter %s prefetched (%s)", adapter_id, state.value)
         except ApiError as error:
             log.warning("adapter %s was not prefetched: %s", adapter_id, error.message)
 

@@ -85,6 +85,8 @@ class Metrics:
         self._redis_up = self._gauge("lift_redis_up", "Whether Redis answered this scrape.")
         self._free = self._gauge("lift_store_free_bytes", "Free where the store is a folder; else not a number.")
         self._hanging = self._gauge("lift_engines_hanging", "Engines that take requests and do not answer.")
+        self._away = self._gauge("lift_engines_away", "These, and engines that take no connections.")
+        self._placed = self._counter("lift_placements", "Questions to adapters by the engine that took them.", "place")
         for objective in Objective:  # a rate over a series that is not there yet is nothing, not 0
             self._slo.labels(objective.value)
             self._slo_good.labels(objective.value)
@@ -100,6 +102,10 @@ class Metrics:
     def ended(self, outcome: str, *, endpoint: str) -> None:
         """A question's end: `ok`, `disconnected`, or an error's code."""
         self._questions.labels(endpoint, outcome).inc()
+
+    def placed(self, *, is_home: bool) -> None:
+        """A question to an adapter, taken by the engine that the adapter belongs to, or by another."""
+        self._placed.labels("home" if is_home else "elsewhere").inc()
 
     def promised(self, objective: Objective, seconds: float, *, is_answered: bool, is_our_fault: bool) -> None:
         """A streamed question's first token after `seconds`, or its end without one. One that the client gave up, or
@@ -130,9 +136,10 @@ class Metrics:
             self._documents.labels(status.value).set(documents[status])
         self._workers.set(workers)
 
-    def page(self, queues: Queues | None, free_bytes: int | None = None, hanging: int = 0) -> bytes:
+    def page(self, queues: Queues | None, free_bytes: int | None = None, *, hanging: int = 0, away: int = 0) -> bytes:
         """`queues` is None where Redis is out of reach, `free_bytes` where the store is no folder."""
         self._hanging.set(hanging)
+        self._away.set(away)
         self._free.set(math.nan if free_bytes is None else free_bytes)
         self._redis_up.set(queues is not None)
         for stream in STREAMS:

@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,8 @@ class FakeEngine:
         self.known: set[str] = set()
         self.error: tuple[int, dict[str, Any]] | None = None
         self.stream_error: dict[str, Any] | None = None
+        self.dies_when_asked = False
+        self.dies_in_the_stream = False
         self.gate: asyncio.Event | None = None
         self.streaming = asyncio.Event()
         self.loaded = asyncio.Event()
@@ -173,6 +175,8 @@ class FakeEngine:
             return web.json_response({"choices": [{"index": 0, "message": {"content": self.own_answer}}]})
         self.asked.append(body)
         await asyncio.sleep(self.takes_s)
+        if self.dies_when_asked:
+            return self._dead(request)
         self.traceparents.append(request.headers.get("traceparent"))
         if self.error is not None:
             return web.json_response(self.error[1], status=self.error[0])
@@ -212,6 +216,11 @@ class FakeEngine:
         values = [LIKELY if word in said[:at] else UNLIKELY for at, word in enumerate(said)]
         return [None, *({str(token): {"logprob": one}} for token, one in zip(prompt[1:], values[1:], strict=True))]
 
+    def _dead(self, request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
     async def _held(self, waiting: Awaitable[Any]) -> None:
         try:
             await waiting
@@ -226,6 +235,8 @@ class FakeEngine:
             await response.write(event)
         for word in self.words:
             await response.write(answers.word(request.path, body, word))
+            if self.dies_in_the_stream:
+                return self._dead(request)
             if self.gate is not None:
                 self.streaming.set()
                 await self._held(self.gate.wait())
@@ -337,18 +348,24 @@ class FrontEnd:
         return await self.client.post("/v1/chat/completions", json={"model": BASE, "messages": messages, **fields})
 
 
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    fake = FakeEngine()
+@asynccontextmanager
+async def served(fake: FakeEngine, port: int = 0) -> AsyncIterator[FakeEngine]:
+    """As long as the block lasts."""
     app = web.Application()
     app.add_routes(fake.routes())
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield fake
     await runner.cleanup()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    async with served(FakeEngine()) as fake:
+        yield fake
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ async def engine_client(stalling: Stalling) -> AsyncIterator[Engine]:
 
 async def asked(client: Engine, url: str, way: str) -> Any:
     if way == "load":
-        return await client.load(ADAPTER)
+        return await client.load(url, ADAPTER)
     if way == "ask":
         return await client.ask(url, CHAT_ROUTE, {})
     async with client.stream(url, CHAT_ROUTE, {}, {}) as events:
@@ -84,31 +84,31 @@ async def test_all_that_wait_are_told_and_the_next_at_once(stalling: Stalling, e
 
 async def test_it_is_asked_again_once_its_health_answers(stalling: Stalling, engine_client: Engine) -> None:
     with pytest.raises(EngineUnavailable):
-        await engine_client.load(ADAPTER)
+        await engine_client.load(stalling.url, ADAPTER)
     stalling.goes_on()
     async with asyncio.timeout(5):
         while engine_client.hanging():
             await asyncio.sleep(0.01)
-    assert await engine_client.load(ADAPTER) == "resident"
+    assert await engine_client.load(stalling.url, ADAPTER) == "resident"
     assert await engine_client.healthy() == [True]
 
 
 async def test_an_answer_that_takes_long_is_waited_for(stalling: Stalling, engine_client: Engine) -> None:
     """Its HTTP lives, so the engine is at work on it."""
     stalling.health = True
-    asking = asyncio.create_task(engine_client.load(ADAPTER))
+    asking = asyncio.create_task(engine_client.load(stalling.url, ADAPTER))
     done, _ = await asyncio.wait({asking}, timeout=1.0)  # five times as long as it takes to look at /health
     assert not done
     stalling.goes_on()
     assert await asking == "resident"
 
 
-async def test_a_refusal_opens_nothing(engine_client: Engine) -> None:
-    client = Engine(("http://127.0.0.1:9",), "")
+async def test_a_refusal_opens_nothing(stalling: Stalling) -> None:
+    client = Engine((url := "http://127.0.0.1:9",), "")
     for _ in range(5):
         with pytest.raises(EngineUnavailable):
-            await client.load(ADAPTER)
-    assert client.hanging() == 0
+            await client.load(url, ADAPTER)
+    assert (client.hanging(), client.away()) == (0, 1)
     await client.close()
 
 

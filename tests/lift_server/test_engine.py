@@ -1,4 +1,4 @@
-"""Which engine is asked, and how its stream is read."""
+"""How an engine's stream is read."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from typing import Any
 
 import pytest
 
-from lift_server.engine import Engine, _events, read_event
+from lift_server.engine_reply import events, read_event
 from lift_server.errors import ApiError
-
-
-async def test_one_more_engine_moves_only_what_it_takes() -> None:
-    two, three = Engine(("http://a", "http://b"), ""), Engine(("http://b", "http://c", "http://a"), "")
-    names = [f"adapter {n}" for n in range(300)]
-    before, after = [two.place(name) for name in names], [three.place(name) for name in names]
-    moved = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert set(moved) == {"http://c"}
-    assert 60 < len(moved) < 140
-    await two.close()
-    await three.close()
 
 
 class Reply:
@@ -35,7 +24,7 @@ class Reply:
 
 
 async def read(*parts: bytes) -> list[Any]:
-    return [read_event(event) async for events in _events(Reply(*parts)) for event in events]  # type: ignore[arg-type]
+    return [read_event(event) async for several in events(Reply(*parts)) for event in several]  # type: ignore[arg-type]
 
 
 async def test_a_stream_cut_anywhere_reads_the_same() -> None:

@@ -72,7 +72,7 @@ async def test_a_prefetch_waits_until_a_slot_is_free(front_end: Any, worker: Any
 
 async def test_adapters_of_other_engines_take_no_slot_here(start: Any, worker: Any, engine: Any) -> None:
     front_end = await start(engine={"urls": [engine.url, engine.url.replace("127.0.0.1", "localhost")]})
-    place = front_end.app.state.lift.engine.place
+    home = front_end.app.state.lift.engine.home
     engine.slots = 1
     document = await front_end.upload(TEXT)
     busy = await worker.train()
@@ -83,7 +83,7 @@ async def test_adapters_of_other_engines_take_no_slot_here(start: Any, worker: A
     for number in range(30):  # every second one belongs to the other engine
         await front_end.upload(f"{TEXT} Number {number}.")
         adapter = await worker.train()
-        if place(adapter.id) != place(busy.id):
+        if home(adapter.id) != home(busy.id):
             break
     await until(lambda: adapter.id in engine.loads)
     assert set(engine.loads) == {busy.id, adapter.id}

@@ -7,8 +7,8 @@ takes tokens for prompts or renders them, and other companies' APIs (/v1/message
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -105,8 +105,11 @@ class Passed(Response):
         await unless_gone(receive, self._run(scope, send))
 
     async def _run(self, scope: Scope, send: Send) -> None:
-        url = self._engine.place(secrets.token_hex(4))
-        async with self._engine.forward(url, self._route, **self._sent) as reply:
+        async with AsyncExitStack() as open_reply:
+            reply = await self._engine.somewhere(
+                None,
+                lambda url: open_reply.enter_async_context(self._engine.forward(url, self._route, **self._sent)),
+            )
             kind = reply.headers.get("Content-Type", "application/json").encode("latin-1")
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
             before = b""

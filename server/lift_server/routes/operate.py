@@ -22,11 +22,11 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(state: CurrentState) -> JSONResponse:
-    """200 where what was uploaded is trained and a question answered. A full disk takes no uploads, which is told, and
-    is no reason to send questions elsewhere."""
+    """200 where what was uploaded is trained and a question answered, for which one engine will do. A full disk takes
+    no uploads, which is told, and is no reason to send questions elsewhere."""
     workers = await _workers(state)
     engines = await state.engine.healthy()
-    is_ready = bool(workers) and all(engines)
+    is_ready = bool(workers) and any(engines)
     parts: dict[str, Any] = {
         "redis": workers is not None,
         "engines": engines,
@@ -40,7 +40,10 @@ async def ready(state: CurrentState) -> JSONResponse:
 async def metrics(state: CurrentState) -> Response:
     queues = await gauges.queues(state.records.redis)
     free_bytes = await store.free_bytes(state.settings)
-    return Response(state.metrics.page(queues, free_bytes, state.engine.hanging()), media_type=CONTENT_TYPE_LATEST)
+    return Response(
+        state.metrics.page(queues, free_bytes, hanging=state.engine.hanging(), away=state.engine.away()),
+        media_type=CONTENT_TYPE_LATEST,
+    )
 
 
 async def _workers(state: State) -> int | None:
