@@ -1,7 +1,8 @@
 """What each column puts into the prompt, and a document's questions asked that way.
 
-In: a document with questions, a scorer. Out: one record a question, with every metric. The text is cut as the product
-cuts it (server/lift_server/context.py; a test compares the two): beginning and end in equal parts.
+In: a document with questions, a scorer. Out: one record a question, with every metric. What does not fit is cut as LIFT
+cuts it in context, to its beginning and end in equal parts; beside an adapter to an excerpt, as the product's `hybrid`
+has it (server/lift_server/context.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from bench_common import Document
 from evaluate_metrics import choice, measure
 from evaluate_scorer import Answered, Tokens
 from lift_config.segment import segment
+from lift_server.context import EXCERPT_TOKENS
+from lift_server.convert.converter import Converted
+from lift_server.passages import Index
 
 CLOSED_BOOK, IN_CONTEXT, BM25, LIFT, HYBRID = "closed book", "in context", "BM25", "LIFT", "hybrid"
 PLAIN = (CLOSED_BOOK, IN_CONTEXT, BM25)
@@ -50,8 +54,10 @@ def name_of(document: Document) -> str:
 def texts(column: str, document: Document, model: Model, window: int) -> list[str | None]:
     """What stands in each question's prompt beside the question."""
     questions = document["qa"]
-    if column in (IN_CONTEXT, HYBRID):
+    if column == IN_CONTEXT:
         return [as_much_as_fits(document, model, window)] * len(questions)
+    if column == HYBRID:
+        return excerpts(document, model, window)
     return list(retrieved(document)) if column == BM25 else [None] * len(questions)
 
 
@@ -101,13 +107,25 @@ def _likelihoods(qa: Document, answered: Answered) -> Record:
 
 def as_much_as_fits(document: Document, model: Model, window: int) -> str | None:
     """The same for all of a document's questions, so that it is computed once: the longest one decides."""
-    title, text = document["title"], document["text"]
+    text, free = document["text"], room(document, model, window)
+    return str(text) if len(model.tokens(text)) <= free else cut(text, free, model)
+
+
+def excerpts(document: Document, model: Model, window: int) -> list[str | None]:
+    """For each question all of the text, or what is near to the question."""
+    text, questions, free = document["text"], document["qa"], room(document, model, window)
+    tokens = len(model.tokens(text))
+    if tokens <= free:
+        return [text] * len(questions)
+    index, chars = Index(Converted(text, {})), min(EXCERPT_TOKENS, free) * len(text) // tokens
+    return [index.excerpt(qa["question"], chars) or None for qa in questions]
+
+
+def room(document: Document, model: Model, window: int) -> int:
+    """Tokens left for a text beside the longest question and its answer."""
     longest = max((qa["question"] for qa in document["qa"]), key=lambda question: len(model.tokens(question)))
     endings = [len(ending) for qa in document["qa"] for ending in _endings(model, qa)]
-    free = window - max(ANSWER_TOKENS, *endings)
-    if len(model.prompt(title, longest, text)) <= free:
-        return str(text)
-    return cut(text, free - len(model.prompt(title, longest, "")), model)
+    return window - max(ANSWER_TOKENS, *endings) - len(model.prompt(document["title"], longest, ""))
 
 
 def cut(text: str, room: int, model: Model) -> str | None:

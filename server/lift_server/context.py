@@ -1,24 +1,25 @@
-"""A document's text in the prompt: all of it where it fits the engine's context window, or its beginning and end.
+"""A document's text in the prompt: all of it where it fits the engine's context window, or what the question is about.
 
 In: a question, its document's text. Out: text for the prompt. The engine counts: it has the tokenizer and template.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lift_config.contract import JobRecord
+from lift_server.convert.converter import Converted
 from lift_server.dialects.dialect import Dialect
 from lift_server.errors import DocumentNotFound
 from lift_server.question import Json
 from lift_server.state import State
 
 ANSWER_TOKENS = 256  # kept free for an answer; more where more was asked for
-CUT = "\n\n[…]\n\n"
-CUT_TOKENS = 32  # for CUT, and for what is tokenized otherwise beside it
-HALF_LETTER = "\ufffd"  # what is left of a letter whose tokens were cut apart
+EXCERPT_TOKENS = 1024  # of a text that does not fit: the first token waits for all of them
+LEAST_CHARS = 100
+SMALLER = 0.8  # the next an excerpt whose tokens turn out to be too many
 # Texts average half a character (Chinese, small vocabulary) to five a token; only single tokens are far longer, runs of
 # blanks. One above this bound may fit in theory; it is taken not to, which costs a wait. Else megabytes went in vain.
 CHARACTERS_PER_TOKEN = 16
@@ -43,18 +44,19 @@ class Prompt:
         return text if await self._fits(text, room) else None
 
     async def as_much_as_fits(self, job: JobRecord) -> str | None:
-        """The text, or its beginning and end in equal parts, as LIFT cuts it; None where there is no room."""
+        """The text, or an excerpt of it that is near to the question; None where there is no room."""
         room = await self._room()
         text = await full_text(self.state, job)
         if job.tokens <= room and await self._fits(text, room):
             return text
-        half = (room - CUT_TOKENS) // 2
-        if half <= 0:
-            return None
-        reach = half * CHARACTERS_PER_TOKEN
-        first, last = await asyncio.gather(self._tokens(text[:reach]), self._tokens(text[-reach:]))
-        head, tail = await asyncio.gather(self._text(first[:half]), self._text(last[-half:]))
-        return CUT.join(part.strip(HALF_LETTER) for part in (head, tail))
+        chars = min(room, EXCERPT_TOKENS) * len(text) // max(job.tokens, 1)
+        question = last_question(self.dialect.as_chat(self.body)["messages"])
+        while chars >= LEAST_CHARS:
+            excerpt = await self.state.passages.excerpt(job.key, partial(converted, self.state, job), question, chars)
+            if await self._fits(excerpt, room):
+                return excerpt or None
+            chars = int(chars * SMALLER)
+        return None
 
     async def _room(self) -> int:
         """Tokens left for a text beside the question, its framing and its answer."""
@@ -77,15 +79,22 @@ class Prompt:
         asked: Any = chat.get("max_completion_tokens") or chat.get("max_tokens")
         return max(asked if isinstance(asked, int) else 0, ANSWER_TOKENS)
 
-    async def _tokens(self, text: str) -> list[int]:
-        return await self.state.engine.tokens(self.url, self.state.settings.model_name, text)
-
-    async def _text(self, tokens: list[int]) -> str:
-        return await self.state.engine.text(self.url, self.state.settings.model_name, tokens)
-
 
 async def full_text(state: State, job: JobRecord) -> str:
     text = await state.records.text(job.key)
     if text is None:
         raise DocumentNotFound
     return text
+
+
+async def converted(state: State, job: JobRecord) -> Converted:
+    """The text with its places."""
+    return Converted(await full_text(state, job), await state.records.places(job.key))
+
+
+def last_question(messages: Any) -> str:
+    """The text of the last user turn, as far as it is text: whether it may be anything else is the engine's affair."""
+    asked: Json = next((message for message in reversed(messages) if message.get("role") == "user"), {})
+    content = asked.get("content")
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
+    return "\n".join(part for part in parts if isinstance(part, str))

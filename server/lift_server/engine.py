@@ -130,9 +130,6 @@ class Engine:
         tokens: list[int] = (await self._call("POST", f"{url}/tokenize", json=plain))["tokens"]
         return tokens
 
-    async def text(self, url: str, model: str, tokens: list[int]) -> str:
-        return str((await self._call("POST", f"{url}/detokenize", json={"model": model, "tokens": tokens}))["prompt"])
-
     async def log_likelihoods(self, url: str, model: str, prompts: list[list[int]], count: int) -> list[list[float]]:
         """Of each prompt's last `count` tokens, given those before them. The prefix cache does not help here."""
         body = {"model": model, "prompt": prompts, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lift_config.contract import DocumentRecord, JobRecord
 from lift_config.prompts import frame
-from lift_server.context import CHARACTERS_PER_TOKEN, full_text
-from lift_server.convert.converter import Converted
+from lift_server.context import CHARACTERS_PER_TOKEN, converted, last_question
 from lift_server.engine import CHAT_ROUTE
 from lift_server.errors import as_api_error
 from lift_server.passages import Passage, words
@@ -68,15 +68,14 @@ class Reader:
 
     async def judge(self, job: JobRecord, said: str) -> list[Judged]:
         """What supports first, then what contradicts; within each by score."""
-        passages = await self.state.passages.best(job.key, lambda: self._document(job), self.question, said, CANDIDATES)
+        passages = await self.state.passages.best(
+            job.key, partial(converted, self.state, job), self.question, said, CANDIDATES
+        )
         scored = await self._scored(passages, said) if passages else []
         if not any(one.verdict == "supports" for one in scored):
             scored = await self._contradicted(scored, said)
         order = ("supports", "contradicts", "unclear")
         return sorted(scored, key=lambda one: (order.index(one.verdict), -one.score))[:SEGMENTS]
-
-    async def _document(self, job: JobRecord) -> Converted:
-        return Converted(await full_text(self.state, job), await self.state.records.places(job.key))
 
     async def _scored(self, passages: list[Passage], said: str) -> list[Judged]:
         """Those that fit the context window."""
@@ -121,14 +120,6 @@ class Reader:
     def _body(self, text: str | None) -> Json:
         asked = [{"role": "user", "content": self.question}]
         return {"model": self.state.settings.model_name, "messages": frame(asked, self.title, text)}
-
-
-def last_question(messages: Any) -> str:
-    """The text of the last user turn, as far as it is text: whether it may be anything else is the engine's affair."""
-    asked: Json = next((message for message in reversed(messages) if message.get("role") == "user"), {})
-    content = asked.get("content")
-    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
-    return "\n".join(part for part in parts if isinstance(part, str))
 
 
 def supports(question: str, passage: Passage, said: str, score: float) -> bool:

@@ -74,7 +74,6 @@ class FakeEngine:
         self.vocabulary: list[str] = []
         self.tokenized: list[str] = []
         self.tokenize_error: dict[str, Any] | None = None
-        self.half_letters = False
         self.loads: list[str] = []
         self.removed: list[str] = []
         self.known: set[str] = set()
@@ -104,7 +103,6 @@ class FakeEngine:
             web.get("/v1/models", self._models),
             web.get(ENGINE_ADAPTERS_ROUTE, self._list),
             web.post("/tokenize", self._tokenize),
-            web.post("/detokenize", self._detokenize),
             web.post(one, self._load),
             web.delete(one, self._remove),
             web.post("/v1/chat/completions", self._generate),
@@ -146,14 +144,6 @@ class FakeEngine:
         self.vocabulary += sorted(set(words) - set(self.vocabulary))
         tokens = [self.vocabulary.index(word) for word in words]
         return web.json_response({"tokens": tokens, "count": len(tokens) + frames, "max_model_len": self.window})
-
-    async def _detokenize(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        assert body["model"] == BASE
-        if refusal := self._refusal(request, body):
-            return refusal
-        text = "".join(self.vocabulary[int(token)] for token in body["tokens"] if token < len(self.vocabulary))
-        return web.json_response({"prompt": f"\ufffd{text}\ufffd" if self.half_letters else text})
 
     async def _load(self, request: web.Request) -> web.Response:
         wanted = request.match_info["adapter_id"]
@@ -287,7 +277,7 @@ class FakeWorker:
         """The newest job, claimed and published."""
         return await self.publish(await self.claim(await self.newest_job(stream)), recipe)
 
-    async def publish(self, job: JobRecord, recipe: str | None = None) -> AdapterRecord:
+    async def publish(self, job: JobRecord, recipe: str | None = None, tokens: int = 11) -> AdapterRecord:
         """A version of `recipe`, or of the job's own, which is its last: the weights, the record in the store, then
         the one in Redis."""
         recipe = recipe or job.recipe
@@ -302,7 +292,7 @@ class FakeWorker:
         version = len(job.adapters) + 1
         adapter = AdapterRecord(new_id, version, job.base_model, recipe, 16, len(weights), time.time(), 12, 40)
         is_last, spans = recipe == job.recipe, job.timeline.spans
-        job = job.changed(status=Status.READY, unfinished=not is_last, tokens=11, adapters=(*job.adapters, adapter))
+        job = job.changed(status=Status.READY, unfinished=not is_last, tokens=tokens, adapters=(*job.adapters, adapter))
         for phase in spans.keys() & {Phase.TRAIN, Phase.REFINE}:
             job.timeline.end(phase)
         if not is_last:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from lift_config.prompts import document_line, frame
-from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, CUT, CUT_TOKENS
+from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, EXCERPT_TOKENS
+from lift_server.passages import CUT
 
 BASE = "smollm2-135m-instruct"
 TEXT = " ".join(f"Keeper number {number} of Orvel keeps {number} bees." for number in range(40))
+LONG = " ".join(f"Keeper number {number} of Orvel keeps {number} bees." for number in range(500))
 WORDS = len(TEXT.split())
 ASKED: Any = [{"role": "user", "content": "What is the answer?"}]
 AROUND = len(document_line(None).split()) + 4 + 2 * 3  # words of system line and question, frames of two messages
@@ -110,14 +112,32 @@ async def test_hybrid_takes_all_of_a_text_that_fits(front_end: Any, worker: Any,
     assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, None, TEXT), "min_tokens": 1}]
 
 
-async def test_hybrid_takes_beginning_and_end_of_what_does_not_fit(front_end: Any, worker: Any, engine: Any) -> None:
-    document = await front_end.upload(TEXT)
-    await worker.train()
-    engine.window = AROUND + 1 + ANSWER_TOKENS + CUT_TOKENS + 20
+async def test_hybrid_takes_what_the_question_is_about_of_a_text_that_does_not_fit(
+    front_end: Any, worker: Any, engine: Any
+) -> None:
+    document = await front_end.upload(LONG)
+    job = await worker.claim(await worker.newest_job())
+    adapter = await worker.publish(job, tokens=len(LONG.split()))
+    engine.window = 1500
+    asked = {"document_id": document["id"], "lift": {"mode": "hybrid"}}
+    told = lift(await front_end.ask("How many bees does keeper number 333 keep?", **asked))
+    assert (told["answered_from"], told["adapter_id"]) == ("hybrid", adapter.id)
+    (system, question) = engine.asked[0]["messages"]
+    excerpt = system["content"]
+    assert "Keeper number 333 of Orvel keeps 333 bees." in excerpt
+    assert "Keeper number 0 of Orvel" in excerpt  # its beginning
+    assert CUT in excerpt
+    assert EXCERPT_TOKENS * 0.8 < len(excerpt.split()) < EXCERPT_TOKENS + AROUND
+    assert question == {"role": "user", "content": "How many bees does keeper number 333 keep?"}
+
+
+async def test_an_excerpt_fits_whatever_is_left(front_end: Any, worker: Any, engine: Any) -> None:
+    document = await front_end.upload(LONG)
+    job = await worker.claim(await worker.newest_job())
+    await worker.publish(job, tokens=len(LONG.split()) // 3)  # wrong by so much: it is counted anew
+    engine.window = AROUND + 1 + ANSWER_TOKENS + 100
     assert lift(await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"}))["answered_from"] == "hybrid"
-    words = TEXT.split(" ")
-    part = f"{' '.join(words[:10])}{CUT} {' '.join(words[-10:])}"
-    assert engine.asked[0]["messages"] == frame(ASKED, None, part)
+    assert 50 < len(engine.asked[0]["messages"][0]["content"].split()) <= 100 + AROUND
 
 
 async def test_hybrid_without_room_answers_from_the_adapter_alone(front_end: Any, worker: Any, engine: Any) -> None:
@@ -127,18 +147,6 @@ async def test_hybrid_without_room_answers_from_the_adapter_alone(front_end: Any
     answer = await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"})
     assert lift(answer)["answered_from"] == "adapter"
     assert engine.asked[0]["messages"] == frame(ASKED, None)
-
-
-async def test_a_letter_cut_in_two_is_left_out(front_end: Any, worker: Any, engine: Any) -> None:
-    """A token may hold half a letter, which no text can."""
-    document = await front_end.upload(TEXT)
-    await worker.train()
-    engine.window = AROUND + 1 + ANSWER_TOKENS + CUT_TOKENS + 20
-    engine.half_letters = True
-    await front_end.ask(document_id=document["id"], lift={"mode": "hybrid"})
-    sent = engine.asked[0]["messages"][0]["content"]
-    assert CUT in sent
-    assert "\ufffd" not in sent
 
 
 async def test_a_question_the_engine_cannot_count(front_end: Any, engine: Any) -> None:

@@ -12,7 +12,8 @@ from tests.lift_server.made_files import lines, pdf
 
 from lift_config.prompts import frame
 from lift_server import relay
-from lift_server.evidence import SCORED_TOKENS, SEGMENTS, differs, last_question, supports
+from lift_server.context import last_question
+from lift_server.evidence import SCORED_TOKENS, SEGMENTS, differs, supports
 from lift_server.passages import Passage
 
 TEXT = (

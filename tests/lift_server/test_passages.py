@@ -6,7 +6,7 @@ import pytest
 
 from lift_config.segment import segment
 from lift_server.convert.converter import Converted
-from lift_server.passages import Index, Passages, words
+from lift_server.passages import CUT, Index, Passages, words
 
 CHINESE = (
     "卡伦灯塔建于一八七四年，由埃达霍尔姆建造，至今仍在使用。"
@@ -102,3 +102,37 @@ async def test_a_deleted_document_is_forgotten() -> None:
     await passages.forget("b")
     await passages.best("a", texts, "bees", "", 1)
     assert texts.read == 2
+
+
+# ---- excerpts -------------------------------------------------------------------------------------------------
+
+
+def test_an_excerpt_has_the_beginning_and_what_was_asked_with_its_neighbours() -> None:
+    excerpt = Index(Converted(LONG, {})).excerpt("Who has 33 bees?", 500)
+    assert len(excerpt) <= 500
+    parts = excerpt.split(CUT)
+    assert parts[0].startswith("Keeper number 0 ")
+    assert any(all(f"has {number} bees." in part for number in (32, 33, 34)) for part in parts)
+    assert all(part in LONG for part in parts)
+    assert [LONG.index(part) for part in parts] == sorted(LONG.index(part) for part in parts)
+
+
+def test_an_excerpt_of_everything_is_the_text() -> None:
+    assert Index(Converted(LONG, {})).excerpt("bees", 10 * len(LONG)) == LONG
+
+
+@pytest.mark.parametrize("question", ["", "?!", "zzz", "灯塔的灯"])
+def test_without_a_word_in_common_an_excerpt_is_the_beginning(question: str) -> None:
+    excerpt = Index(Converted(LONG, {})).excerpt(question, 500)
+    assert LONG.startswith(excerpt)
+    assert 400 < len(excerpt) <= 500
+
+
+def test_no_room_no_excerpt() -> None:
+    assert Index(Converted(LONG, {})).excerpt("bees", 10) == ""
+    assert Index(Converted("", {})).excerpt("bees", 100) == ""
+
+
+def test_an_excerpt_of_a_script_without_spaces() -> None:
+    excerpt = Index(Converted(CHINESE * 30, {})).excerpt("看守人的狗叫什么名字？", 200)
+    assert "布里斯克" in excerpt

@@ -37,9 +37,19 @@ def document(text: str, **more: Any) -> dict[str, Any]:
     return {"title": "Log", "text": text, "qa": [{"question": "Who built it?", "answers": ["Edda"]} | more]}
 
 
-def test_the_cut_is_the_products() -> None:
-    for name in ("ANSWER_TOKENS", "CUT", "CUT_TOKENS", "HALF_LETTER"):
-        assert getattr(evaluate_columns, name) == getattr(context, name)
+def test_the_room_for_an_answer_is_the_products() -> None:
+    assert ANSWER_TOKENS == context.ANSWER_TOKENS
+
+
+def test_hybrid_reads_the_products_excerpt_where_the_text_does_not_fit() -> None:
+    text = " ".join(f"The lamp of Orvel was lit {number} times a year." for number in range(200))
+    asked = document(text) | {"qa": [{"question": f"Who lit it {n} times?", "answers": ["Edda"]} for n in (17, 150)]}
+    first, second = texts(HYBRID, asked, Letters(), 1000)
+    assert first is not None
+    assert second is not None
+    assert "lit 17 times" in first
+    assert "lit 150 times" in second
+    assert max(len(first), len(second)) <= 1000 - ANSWER_TOKENS - len("LogWho lit it 150 times?")
 
 
 def test_a_text_is_cut_to_its_beginning_and_end_in_equal_parts() -> None:
@@ -57,8 +67,13 @@ def test_the_text_stands_whole_where_question_and_answer_have_room(column: str) 
     framing = len("LogWho built it?")
     fits = document("x" * (1000 - ANSWER_TOKENS - framing))
     assert texts(column, fits, Letters(), 1000) == [fits["text"]]
-    longer = document(fits["text"] + "x")
-    (found,) = texts(column, longer, Letters(), 1000)
+    assert texts(column, document(fits["text"] + "x"), Letters(), 1000) != [fits["text"] + "x"]
+
+
+def test_what_does_not_fit_a_context_is_cut() -> None:
+    framing = len("LogWho built it?")
+    longer = document("x" * (1000 - ANSWER_TOKENS - framing + 1))
+    (found,) = texts(IN_CONTEXT, longer, Letters(), 1000)
     half = (1000 - ANSWER_TOKENS - framing - CUT_TOKENS) // 2
     assert found == "x" * half + CUT + "x" * half
 
