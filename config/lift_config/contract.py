@@ -510,6 +510,8 @@ class Manifest:
 
 ENGINE_ADAPTERS_ROUTE = "/v1/lift/adapters"
 """GET lists what is loaded; POST /{id} hot-loads, answers {"state", "load_s"}; DELETE /{id} really removes."""
+ENGINE_ALIVE_ROUTE = "/v1/lift/alive"
+"""GET is answered by vLLM's core, between two steps; /health only by the HTTP process before it."""
 
 
 class AdapterState(StrEnum):

@@ -1,8 +1,8 @@
-"""An engine that takes requests and never answers: found out by its /health, and not asked until that answers again.
-One that takes no connections: asked only where no other engine is left, until its /health has answered for a while.
+"""An engine that takes requests and never answers: found out by a probe of its core, and not asked until that answers.
+One that takes no connections: asked only where no other engine is left, until the probe has answered for a while.
 
-In: requests that wait for an answer's headers, connections that failed. Out: EngineUnavailable for requests once the
-engine is known to hang, and at once for those that come while it does; whether others should be asked first.
+In: requests that wait for an answer's headers, streams, connections that failed. Out: EngineUnavailable for requests
+once the engine is known to hang, and at once for those that come while it does; streams closed; who comes first.
 """
 
 from __future__ import annotations
@@ -10,29 +10,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 from lift_server.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
 
-SUSPECT_S = 10.0  # without headers for so long. An answer in one piece may take longer, hence the look at /health
-PROBE_S = 5.0  # that /health has; it needs milliseconds, unless a busy processor or a paused process is in the way
+SUSPECT_S = 10.0  # without headers, or without a word in a stream. It may be queueing, or long: hence the probe
+PROBE_S = (
+    10.0  # that the core has for it; it needs as long as the step it is at: milliseconds on a GPU, seconds on a CPU
+)
 PROBES = 2  # without an answer, one after the other, before it counts as hanging
-STEADY = 3  # answers of /health, one after the other, before it is asked as before: it may be failing by turns
+STEADY = 3  # answers to a probe, one after the other, before it is asked as before: it may be failing by turns
 LOOK_S = 1.0
 LONGEST_S = 8.0  # between two probes of an engine that hangs; the pauses double
 
 
+class Stream(Protocol):
+    """What is needed of aiohttp's response: to close it fails whoever reads it."""
+
+    def close(self) -> None: ...
+
+
 class Breaker:
-    """One engine's. `probe` asks its /health and takes PROBE_S at most."""
+    """One engine's. `probe` asks its core and takes PROBE_S at most."""
 
     def __init__(self, name: str, probe: Callable[[], Awaitable[bool]]) -> None:
         self.is_open = False  # it hangs
         self.is_away = False  # it hangs, or could not be connected to, or has only just come back
         self._name, self._probe = name, probe
         self._waiting: dict[asyncio.Timeout, float] = {}
+        self._streams: dict[Stream, float] = {}  # when each was heard last
         self._pause_s = LOOK_S
         self._watching: asyncio.Task[None] | None = None
 
@@ -49,6 +59,20 @@ class Breaker:
                 yield
             finally:
                 del self._waiting[given_up]
+
+    @contextmanager
+    def listening(self, stream: Stream) -> Iterator[Callable[[], None]]:
+        """While it is read; call what this yields at every part. Closed where the engine is found to hang."""
+
+        def heard() -> None:
+            self._streams[stream] = _now_s()
+
+        heard()
+        self._look()
+        try:
+            yield heard
+        finally:
+            del self._streams[stream]
 
     def refused(self) -> None:
         """Call where no connection could be made."""
@@ -67,10 +91,10 @@ class Breaker:
             self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """While anybody waits, or the engine is away."""
+        """While anybody waits or listens, or the engine is away."""
         answered = unanswered = 0
         self._pause_s = LOOK_S
-        while self._waiting or self.is_away:
+        while self._waiting or self._streams or self.is_away:
             await asyncio.sleep(self._pause_s)
             if not self.is_away and not self._is_suspect():
                 answered = unanswered = 0
@@ -83,7 +107,8 @@ class Breaker:
                     self._hangs()
 
     def _is_suspect(self) -> bool:
-        return bool(self._waiting) and _now_s() - min(self._waiting.values()) >= SUSPECT_S
+        since_s = min((*self._waiting.values(), *self._streams.values()), default=math.inf)
+        return _now_s() - since_s >= SUSPECT_S
 
     def _answers(self, times: int) -> None:
         if self.is_open:
@@ -97,10 +122,13 @@ class Breaker:
         if self.is_open:
             self._pause_s = min(2 * self._pause_s, LONGEST_S)
             return
-        log.error("%s hangs: it is asked nothing until its /health answers; %d gave up", self._name, len(self._waiting))
+        given_up = len(self._waiting) + len(self._streams)
+        log.error("%s hangs: it is asked nothing until its core answers; %d gave up", self._name, given_up)
         self.is_open = self.is_away = True
-        for given_up in self._waiting:
-            given_up.reschedule(_now_s())
+        for waiting in self._waiting:
+            waiting.reschedule(_now_s())
+        for stream in self._streams:
+            stream.close()
 
 
 def _now_s() -> float:

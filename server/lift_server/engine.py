@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from lift_config.contract import ENGINE_ADAPTERS_ROUTE, AdapterState
+from lift_config.contract import ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE, AdapterState
 from lift_server.breaker import PROBE_S, Breaker
 from lift_server.engine_reply import as_object, engine_error, events, load_error
 from lift_server.errors import EngineFailure, EngineUnavailable, NotOffered
@@ -29,7 +29,7 @@ RESPONSES_ROUTE = "/v1/responses"
 CONNECT_S = 5.0
 CONTROL_S = 120.0  # loading may fetch an adapter from far away
 HEALTH_S = 2.0
-SILENT_S = 600.0  # a stream without a word for so long is given up: the engine hangs. It may have queued for minutes
+SILENT_S = 600.0  # a stream without a word for so long is given up, though the core answers. It may queue for minutes
 IDLE_S = 3.0  # vLLM closes idle connections after 5 s; a request sent into that moment would be lost
 # What of a chat request shapes its prompt, by the names that /tokenize knows (vLLM's TokenizeChatRequest).
 PROMPT_FIELDS = (
@@ -50,7 +50,7 @@ class Engine:
 
     def __init__(self, urls: tuple[str, ...], api_key: str) -> None:
         self._urls = urls
-        self._breakers = {url: Breaker(url, partial(self._answers, url, PROBE_S)) for url in urls}
+        self._breakers = {url: Breaker(url, partial(self._is_alive, url)) for url in urls}
         self._in_flight: Counter[str] = Counter()  # this server's requests, whatever they ask
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -156,7 +156,8 @@ class Engine:
         async with self._reply("POST", url + route, json=body, headers=headers, timeout=timeout) as reply:
             if reply.status != 200:
                 raise engine_error(reply.status, await as_object(reply))
-            yield events(reply)
+            with self._breakers[url].listening(reply) as heard:
+                yield events(reply, heard)
 
     @asynccontextmanager
     async def forward(self, url: str, route: str, **sent: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -170,8 +171,8 @@ class Engine:
 
     async def healthy(self) -> list[bool]:
         """For each engine, whether it answers, and is asked."""
-        answer = await asyncio.gather(*(self._answers(url, HEALTH_S) for url in self._urls))
-        return [told and not self._breakers[url].is_open for url, told in zip(self._urls, answer, strict=True)]
+        statuses = await asyncio.gather(*(self._status(f"{url}/health", HEALTH_S) for url in self._urls))
+        return [told == 200 and not self._breakers[url].is_open for url, told in zip(self._urls, statuses, strict=True)]
 
     def hanging(self) -> int:
         """How many engines are asked nothing, for they take requests and do not answer."""
@@ -211,13 +212,18 @@ class Engine:
             if reply.status not in (200, 404):
                 raise engine_error(reply.status, await as_object(reply))
 
-    async def _answers(self, url: str, within_s: float) -> bool:
-        """Its /health, also where it is asked nothing else."""
+    async def _is_alive(self, url: str) -> bool:
+        """Its core, which is another process than its HTTP. Older engines of ours have no such route: 404."""
+        status = await self._status(url + ENGINE_ALIVE_ROUTE, PROBE_S)
+        return status is not None and status < 500
+
+    async def _status(self, url: str, within_s: float) -> int | None:
+        """Asked also where the engine is asked nothing else; None where no answer comes in time."""
         try:
-            async with self._session.get(f"{url}/health", timeout=aiohttp.ClientTimeout(total=within_s)) as reply:
-                return reply.status == 200
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=within_s)) as reply:
+                return reply.status
         except (aiohttp.ClientError, TimeoutError):
-            return False
+            return None
 
     @asynccontextmanager
     async def _reply(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -30,12 +30,13 @@ def read_event(event: bytes) -> Json:
     return chunk
 
 
-async def events(reply: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+async def events(reply: aiohttp.ClientResponse, heard: Callable[[], None]) -> AsyncIterator[list[bytes]]:
     """The events of a server-sent stream, without the blank line after each, as many at a time as have come.
     Comments and `[DONE]` are left out; what follows it is read to the end, so that the connection can be used again."""
     rest = b""
     try:
         async for part in reply.content.iter_any():
+            heard()
             *events, rest = (rest + part).split(b"\n\n")
             if told := [event for event in events if event[:1] not in (b"", b":") and event != DONE]:
                 yield told

@@ -62,6 +62,10 @@ class FakeEngine:
         self.calls.append(f"remove {lora_id}")
         return True
 
+    async def is_sleeping(self) -> bool:
+        self.calls.append("is sleeping")
+        return False
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

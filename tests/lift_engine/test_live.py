@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from tests.product import Product
 
-from lift_config.contract import ENGINE_ADAPTERS_ROUTE, Manifest
+from lift_config.contract import ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE, Manifest
 from lift_config.settings import Settings
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -57,6 +60,26 @@ async def test_seed_and_a_prompt_of_several_chunks(engine: Settings, http: aioht
     assert isinstance(in_chunks, str)
     assert in_chunks == from_prefix_cache
     assert in_chunks != await ask(http, engine.model_name, prompt, **(seeded | {"seed": 8}))
+
+
+async def test_the_core_answers_the_probe_and_not_the_health(product: Product, http: aiohttp.ClientSession) -> None:
+    async def probed(within_s: float) -> int:
+        async with http.get(ENGINE_ALIVE_ROUTE, timeout=aiohttp.ClientTimeout(total=within_s)) as reply:
+            return reply.status
+
+    assert await probed(60) == 200
+    children = product.children("engine-0")
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        async with http.get("/health") as reply:
+            assert reply.status == 200
+        with pytest.raises(TimeoutError):
+            await probed(2)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGCONT)
+    assert await probed(60) == 200
 
 
 async def test_load_answer_delete(engine: Settings, http: aiohttp.ClientSession, new_adapter: NewAdapter) -> None:

@@ -9,28 +9,37 @@ from typing import Any
 import pytest
 from tests.lift_server.test_metrics import scraped
 
+from lift_config.contract import ENGINE_ALIVE_ROUTE
 from lift_server import breaker
 from lift_server.engine import CHAT_ROUTE, Engine
-from lift_server.errors import EngineUnavailable
+from lift_server.errors import EngineStopped, EngineUnavailable
 
 ADAPTER = "0" * 32 + "-" + "0" * 12
 
 
 class Stalling:
-    """HTTP on a port of its own, as a paused process has it: connections are taken, nothing comes back. `health`: that
-    /health is answered nevertheless; `runs`: all is."""
+    """HTTP on a port of its own, as a paused process has it: connections are taken, nothing comes back. `alive`: the
+    core answers nevertheless; `speaks`: other requests get an event and then silence; `runs`: all are answered. It has
+    no /health, which vLLM's HTTP answers whatever its core does."""
 
     def __init__(self) -> None:
-        self.runs, self.health, self.heard = False, False, 0
+        self.runs, self.alive, self.speaks, self.heard = False, False, False, 0
         self.url = ""
         self.changed = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         is_health = request.startswith(b"GET /health")
-        self.heard += not is_health
-        while not (self.runs or (self.health and is_health)):
+        is_probe = request.startswith(f"GET {ENGINE_ALIVE_ROUTE} ".encode())
+        self.heard += not (is_probe or is_health)
+        if self.speaks and not is_probe:
+            writer.write(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {"n": 1}\n\n')
+        while not (self.runs or is_health or (self.alive and is_probe)):
             await self.changed.wait()
+        if self.speaks and not is_probe:
+            writer.write(b'data: {"n": 2}\n\n')
+            writer.close()
+            return
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\nConnection: close\r\n\r\n{"state":"resident"}')
         writer.close()
 
@@ -82,7 +91,7 @@ async def test_all_that_wait_are_told_and_the_next_at_once(stalling: Stalling, e
     assert stalling.heard == 3  # it was not even asked
 
 
-async def test_it_is_asked_again_once_its_health_answers(stalling: Stalling, engine_client: Engine) -> None:
+async def test_it_is_asked_again_once_its_core_answers(stalling: Stalling, engine_client: Engine) -> None:
     with pytest.raises(EngineUnavailable):
         await engine_client.load(stalling.url, ADAPTER)
     stalling.goes_on()
@@ -94,13 +103,39 @@ async def test_it_is_asked_again_once_its_health_answers(stalling: Stalling, eng
 
 
 async def test_an_answer_that_takes_long_is_waited_for(stalling: Stalling, engine_client: Engine) -> None:
-    """Its HTTP lives, so the engine is at work on it."""
-    stalling.health = True
+    """Its core lives, so the engine is at work on it."""
+    stalling.alive = True
     asking = asyncio.create_task(engine_client.load(stalling.url, ADAPTER))
-    done, _ = await asyncio.wait({asking}, timeout=1.0)  # five times as long as it takes to look at /health
+    done, _ = await asyncio.wait({asking}, timeout=1.0)  # five times as long as it takes to probe
     assert not done
     stalling.goes_on()
     assert await asking == "resident"
+
+
+async def test_a_stream_that_falls_silent_for_a_dead_core_is_given_up(
+    stalling: Stalling, engine_client: Engine
+) -> None:
+    stalling.speaks = True
+    async with asyncio.timeout(5), engine_client.stream(stalling.url, CHAT_ROUTE, {}, {}) as events:
+        assert await anext(events) == [b'data: {"n": 1}']
+        with pytest.raises(EngineStopped):
+            await anext(events)
+    assert engine_client.hanging() == 1
+
+
+async def test_a_stream_that_is_silent_while_the_core_lives_goes_on(stalling: Stalling, engine_client: Engine) -> None:
+    stalling.speaks = stalling.alive = True
+
+    async def read() -> list[bytes]:
+        async with engine_client.stream(stalling.url, CHAT_ROUTE, {}, {}) as events:
+            return [event async for several in events for event in several]
+
+    reading = asyncio.create_task(read())
+    done, _ = await asyncio.wait({reading}, timeout=1.0)
+    assert not done
+    stalling.goes_on()
+    assert await reading == [b'data: {"n": 1}', b'data: {"n": 2}']
+    assert engine_client.hanging() == 0
 
 
 async def test_a_refusal_opens_nothing(stalling: Stalling) -> None:

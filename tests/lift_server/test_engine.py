@@ -24,7 +24,7 @@ class Reply:
 
 
 async def read(*parts: bytes) -> list[Any]:
-    return [read_event(event) async for several in events(Reply(*parts)) for event in several]  # type: ignore[arg-type]
+    return [read_event(event) async for several in events(Reply(*parts), lambda: None) for event in several]  # type: ignore[arg-type]
 
 
 async def test_a_stream_cut_anywhere_reads_the_same() -> None:

@@ -1,7 +1,7 @@
 """vLLM's endpoint plug-in: the private HTTP routes by which the server loads and removes adapters.
 
-In: an adapter id (contract.py, ENGINE_ADAPTERS_ROUTE). Out: its state, or an error in OpenAI's envelope. vLLM's own
-routes that load an adapter from any path are closed.
+In: an adapter id (contract.py, ENGINE_ADAPTERS_ROUTE). Out: its state, or an error in OpenAI's envelope; whether vLLM's
+core is alive. vLLM's own routes that load an adapter from any path are closed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.lora.resolver import LoRAResolverRegistry
 
-from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE
+from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE
 from lift_config.settings import Settings
 from lift_engine.adapters import AdapterError
 from lift_engine.hotload import HotLoader, Residency
@@ -42,6 +42,12 @@ class LiftEndpoints:
         residency = Residency(args.max_loras, args.max_cpu_loras)
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
         await state.lift_hot_loader.make_room()
+
+
+@router.get(ENGINE_ALIVE_ROUTE)
+async def alive(request: Request) -> JSONResponse:
+    await _hot_loader(request).ask_core()
+    return JSONResponse({})
 
 
 @router.get(ENGINE_ADAPTERS_ROUTE)

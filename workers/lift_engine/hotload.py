@@ -31,6 +31,7 @@ class LoraEngine(Protocol):
 
     async def add_lora(self, lora_request: Any) -> bool: ...
     async def remove_lora(self, lora_id: int) -> bool: ...
+    async def is_sleeping(self) -> bool: ...
 
 
 class ServingModels(Protocol):
@@ -89,6 +90,10 @@ class HotLoader:
     @property
     def max_loras(self) -> int:
         return self._residency.max_loras
+
+    async def ask_core(self) -> None:
+        """Returns once vLLM's core has answered something, which it does between two steps. Not where it hangs."""
+        await self._engine.is_sleeping()
 
     async def load(self, adapter_id: str) -> Loaded:
         """Make the adapter ready to be asked. AdapterError where it cannot be.
