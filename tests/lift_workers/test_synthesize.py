@@ -198,6 +198,16 @@ async def test_a_restarting_engine_is_waited_for(start: Start, monkeypatch: pyte
     assert failed.value.retry is True
 
 
+async def test_another_engine_takes_over_at_once(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_workers.generator.RETRY_S", 1e6)
+    broken, broken_url = await start(lambda body: (503, {}))
+    engine, url = await start(text("nothing"))
+    async with Generator([broken_url, "http://127.0.0.1:9", url], "", "base", 4) as generator:
+        for seed in range(4):
+            await generator.question("Who", seed, None)
+    assert (broken.requests, engine.requests) == (3, 4)  # in turn: after one that answered comes the first again
+
+
 # ---- stages ---------------------------------------------------------------------------------------------------
 
 

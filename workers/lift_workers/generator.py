@@ -37,6 +37,10 @@ class SampleRefused(Exception):
     """The engine will not take this one request, for example since its prompt is too long."""
 
 
+class EngineFailed(Exception):
+    """It, or what is before it, could not answer; another one may."""
+
+
 @dataclass(frozen=True)
 class Completion:
     """What the generator wrote (empty: nothing of use), its mean log-probability per token, and what that cost."""
@@ -122,25 +126,29 @@ class Generator:
         return Completion(choice["text"].strip(), sum(logprobs) / max(1, len(logprobs)), _usage(reply["usage"]))
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Engines in turn; waits for one that restarts. JobFailed where none answers or all would refuse."""
+        """Engines in turn; where none of them answers, all again, since one may be restarting. JobFailed where none
+        ever does or all would refuse."""
+        said = ""
         for attempt in range(1, ATTEMPTS + 1):
-            self._sent += 1
-            url = self._urls[self._sent % len(self._urls)]
-            try:
-                async with self._session.post(url + path, json={"model": self._model_name, **body}) as response:
-                    if response.status == 200:
-                        reply: dict[str, Any] = await response.json()
-                        return reply
-                    said = (await response.text())[:300]
-                    if response.status in WRONG_ENGINE:
-                        raise JobFailed("engine_refused", f"The engine refuses synthesis: {said}", retry=False)
-                    if response.status < 500:
-                        raise SampleRefused(said)
-            except aiohttp.ClientError as error:
-                said = str(error)
+            for _ in self._urls:
+                self._sent += 1
+                try:
+                    return await self._asked(self._urls[self._sent % len(self._urls)] + path, body)
+                except (aiohttp.ClientError, EngineFailed) as error:
+                    said = str(error)
             if attempt < ATTEMPTS:
                 await asyncio.sleep(min(MAX_RETRY_S, RETRY_S * attempt))  # nothing announces that an engine is back
         raise JobFailed("engine_unavailable", f"No engine wrote the synthetic tasks: {said}", retry=True)
+
+    async def _asked(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        async with self._session.post(url, json={"model": self._model_name, **body}) as response:
+            if response.status == 200:
+                reply: dict[str, Any] = await response.json()
+                return reply
+            said = (await response.text())[:300]
+        if response.status in WRONG_ENGINE:
+            raise JobFailed("engine_refused", f"The engine refuses synthesis: {said}", retry=False)
+        raise SampleRefused(said) if response.status < 500 else EngineFailed(said)
 
 
 def _usage(told: dict[str, Any]) -> SynthesisUsage:
