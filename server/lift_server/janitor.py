@@ -27,7 +27,7 @@ from lift_config.contract import (
     text_path,
 )
 from lift_server.engine import Engine
-from lift_server.errors import StorageUnavailable
+from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.records import Records
 from lift_server.recover import is_sound, unreadable_is_left_alone
 
@@ -68,7 +68,11 @@ async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[s
     deleted = 0
     async for adapter_id in engine.adapters():
         if await _no_version(records, adapter_id) and not is_in_use(adapter_id):
-            await engine.remove(adapter_id)
+            try:
+                await engine.remove(adapter_id)
+            except ApiError as error:  # another server is answering from it, say: the next round tries again
+                log.warning("adapter %s is named by nothing and stays: %s", adapter_id, error.message)
+                continue
             deleted += 1
             log.info("adapter %s is named by nothing: taken out of the engines", adapter_id)
     return deleted

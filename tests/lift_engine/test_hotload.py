@@ -17,7 +17,7 @@ import pytest
 from lift_config.contract import MANIFEST_FILE, AdapterState, Manifest
 from lift_config.settings import Settings
 from lift_engine import hotload
-from lift_engine.adapters import AdapterCorrupt, AdapterFolder, AdapterUnknown
+from lift_engine.adapters import AdapterCorrupt, AdapterFolder, AdapterInUse, AdapterUnknown
 from lift_engine.hotload import HotLoader, Residency
 
 
@@ -142,6 +142,32 @@ async def test_remove_leaves_no_trace(loader: HotLoader, engine: FakeEngine, ids
     assert engine.calls == [f"add {ids[0]}", "remove 1"]
     assert (engine.lora_requests, loader.states(), dict(engine.lora_resolver_lock)) == ({}, {}, {})
     assert list(engine.folder.root.iterdir()) == []
+
+
+async def test_what_another_server_is_answering_from_is_waited_for(
+    loader: HotLoader, engine: FakeEngine, ids: list[str]
+) -> None:
+    await loader.load(ids[0])
+    engine.answers(ids[0])
+    removing = asyncio.create_task(loader.remove(ids[0]))
+    done, _ = await asyncio.wait({removing}, timeout=3 * hotload.POLL_S)
+    assert not done
+    assert ids[0] in engine.lora_requests
+    engine.request_states.clear()
+    await removing
+    assert (engine.lora_requests, list(engine.folder.root.iterdir())) == ({}, [])
+
+
+async def test_what_is_answered_from_for_too_long_is_not_removed(
+    loader: HotLoader, engine: FakeEngine, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotload, "REMOVAL_S", 0.1)
+    await loader.load(ids[0])
+    engine.answers(ids[0])
+    with pytest.raises(AdapterInUse):
+        await loader.remove(ids[0])
+    assert engine.folder.complete(ids[0])
+    assert ids[0] in engine.lora_requests
 
 
 # ---- the folder's quota ----

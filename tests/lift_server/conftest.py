@@ -76,6 +76,7 @@ class FakeEngine:
         self.tokenize_error: dict[str, Any] | None = None
         self.loads: list[str] = []
         self.removed: list[str] = []
+        self.in_use: set[str] = set()  # by another server
         self.known: set[str] = set()
         self.error: tuple[int, dict[str, Any]] | None = None
         self.stream_error: dict[str, Any] | None = None
@@ -156,6 +157,8 @@ class FakeEngine:
         return web.json_response({"adapter_id": wanted, "state": state, "load_s": 0.01})
 
     async def _remove(self, request: web.Request) -> web.Response:
+        if request.match_info["adapter_id"] in self.in_use:
+            return web.json_response({"error": {"message": "in use", "code": "adapter_in_use"}}, status=409)
         self.removed.append(request.match_info["adapter_id"])
         return web.json_response({})
 

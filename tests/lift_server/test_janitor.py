@@ -110,6 +110,15 @@ async def test_engines_keep_only_what_a_record_names(front_end: Any, worker: Any
     assert engine.removed == [left]
 
 
+async def test_what_another_server_is_asking_stays_and_the_rest_goes(front_end: Any, engine: Any) -> None:
+    asked, left = f"{'0' * 32}-{'1' * 12}", f"{'0' * 32}-{'2' * 12}"
+    engine.loads += [asked, left]
+    engine.in_use.add(asked)
+    state = front_end.app.state.lift
+    assert await clean_engines(state.records, state.engine, lambda _: False) == 1
+    assert engine.removed == [left]
+
+
 async def test_an_engine_that_is_away_is_passed_over(start: Any) -> None:
     front_end = await start(engine={"urls": ("http://127.0.0.1:9",)})
     state = front_end.app.state.lift

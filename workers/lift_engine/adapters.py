@@ -75,6 +75,11 @@ class AdapterMismatch(AdapterError):
     code = "adapter_mismatch"
 
 
+class AdapterInUse(AdapterError):
+    status = 409
+    code = "adapter_in_use"
+
+
 class AdapterFolder:
     """One engine's local adapters. Connections are opened at first use: vLLM loads plug-ins in processes that
     never fetch anything."""

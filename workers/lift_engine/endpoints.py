@@ -17,7 +17,7 @@ from vllm.lora.resolver import LoRAResolverRegistry
 
 from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE
 from lift_config.settings import Settings
-from lift_engine.adapters import AdapterError
+from lift_engine.adapters import AdapterError, AdapterInUse
 from lift_engine.hotload import HotLoader, Residency
 from lift_engine.resolver import RESOLVER_NAME
 
@@ -72,7 +72,10 @@ async def load_adapter(adapter_id: str, request: Request) -> JSONResponse:
 async def remove_adapter(adapter_id: str, request: Request) -> JSONResponse:
     if not ADAPTER_ID.fullmatch(adapter_id):
         return _bad_id()
-    await _hot_loader(request).remove(adapter_id)
+    try:
+        await _hot_loader(request).remove(adapter_id)
+    except AdapterInUse as error:
+        return _error(error.status, error.code, str(error))
     return JSONResponse({"adapter_id": adapter_id, "deleted": True})
 
 

@@ -11,17 +11,20 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lift_config.contract import ADAPTER_FILES, MANIFEST_FILE, AdapterState
-from lift_engine.adapters import AdapterCorrupt, AdapterError, AdapterFolder
+from lift_engine.adapters import AdapterCorrupt, AdapterError, AdapterFolder, AdapterInUse
 
 logger = logging.getLogger(__name__)
 # A question is sent on right after its adapter was loaded; within this time, far more than needed, vLLM has taken it.
 ON_ITS_WAY_S = 600.0
+REMOVAL_S = 10.0  # for the requests that name it; an upload of the same content may be waiting behind
+POLL_S = 0.05
 
 
 class LoraEngine(Protocol):
@@ -124,9 +127,13 @@ class HotLoader:
         return state
 
     async def remove(self, adapter_id: str) -> None:
-        """Out of the registry, the engine, the folder, in this order; nothing to do is fine. The caller sees to
-        it that no request in flight names it."""
-        await self._remove(adapter_id, only_if_idle=False)
+        """Out of the registry, the engine, the folder, in this order; nothing to do is fine. A server waits for its own
+        questions before it asks for this; those of others are waited for here, AdapterInUse after REMOVAL_S."""
+        until_s = time.monotonic() + REMOVAL_S
+        while not await self._remove(adapter_id, unless=self._is_answering):
+            if time.monotonic() > until_s:
+                raise AdapterInUse(f"adapter {adapter_id}: a question is being answered from it")
+            await asyncio.sleep(POLL_S)  # vLLM does not announce that a request has ended
 
     async def make_room(self) -> None:
         """Remove what was not asked for longest, until the folder holds no more than it may. What a request may name
@@ -139,17 +146,17 @@ class HotLoader:
             sizes = await asyncio.to_thread(_sizes, self._folder)
             excess = sum(sizes.values()) - self._folder.max_bytes
             for adapter_id, size in sizes.items():
-                if excess > 0 and await self._remove(adapter_id, only_if_idle=True):
+                if excess > 0 and await self._remove(adapter_id, unless=self._may_be_named):
                     excess -= size
         if excess > 0:
             logger.warning("%s: %d bytes above engine.max_folder_bytes, all in use", self._folder.root, excess)
 
-    async def _remove(self, adapter_id: str, *, only_if_idle: bool) -> bool:
-        """Whether it was. Between looking whether it is idle and taking it from the registry nothing can come: both
+    async def _remove(self, adapter_id: str, *, unless: Callable[[str], bool]) -> bool:
+        """Whether it was. Between looking whether it is in use and taking it from the registry nothing can come: both
         are one step of the loop. Aborted requests reach the engine before the removal, which is sent after them."""
         start_s = time.monotonic()
         async with self._models.lora_resolver_lock[adapter_id]:
-            if only_if_idle and not self._is_idle(adapter_id):
+            if unless(adapter_id):
                 return False
             request = self._models.lora_requests.pop(adapter_id, None)
             self._residency.drop(adapter_id)
@@ -161,11 +168,13 @@ class HotLoader:
         logger.info("adapter %s: removed in %.0f ms", adapter_id, (time.monotonic() - start_s) * 1000)
         return True
 
-    def _is_idle(self, adapter_id: str) -> bool:
-        if time.monotonic() - self._asked_s.get(adapter_id, -math.inf) < ON_ITS_WAY_S:
-            return False
+    def _may_be_named(self, adapter_id: str) -> bool:
+        is_on_its_way = time.monotonic() - self._asked_s.get(adapter_id, -math.inf) < ON_ITS_WAY_S
+        return is_on_its_way or self._is_answering(adapter_id)
+
+    def _is_answering(self, adapter_id: str) -> bool:
         requests = self._engine.output_processor.request_states.values()
-        return adapter_id not in {request.lora_name for request in requests}
+        return adapter_id in {request.lora_name for request in requests}
 
     def _start_to_make_room(self) -> None:
         """No question waits for it."""
