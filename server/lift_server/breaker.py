@@ -19,9 +19,7 @@ from lift_server.errors import EngineUnavailable
 log = logging.getLogger(__name__)
 
 SUSPECT_S = 10.0  # without headers, or without a word in a stream. It may be queueing, or long: hence the probe
-PROBE_S = (
-    10.0  # that the core has for it; it needs as long as the step it is at: milliseconds on a GPU, seconds on a CPU
-)
+PROBE_S = 10.0  # that the core has for it: it answers after its step, which takes seconds at most, on a CPU
 PROBES = 2  # without an answer, one after the other, before it counts as hanging
 STEADY = 3  # answers to a probe, one after the other, before it is asked as before: it may be failing by turns
 LOOK_S = 1.0

@@ -19,7 +19,7 @@ from lift_server.state import State
 ANSWER_TOKENS = 256  # kept free for an answer; more where more was asked for
 EXCERPT_TOKENS = 1024  # of a text that does not fit: the first token waits for all of them
 LEAST_CHARS = 100
-SMALLER = 0.8  # the next an excerpt whose tokens turn out to be too many
+SMALLER = 0.8  # the next try, where an excerpt's tokens turn out to be too many
 # Texts average half a character (Chinese, small vocabulary) to five a token; only single tokens are far longer, runs of
 # blanks. One above this bound may fit in theory; it is taken not to, which costs a wait. Else megabytes went in vain.
 CHARACTERS_PER_TOKEN = 16
