@@ -33,8 +33,7 @@ def main() -> int:
         kills=arguments.kills,
         say=lambda text: print(f"{(time.monotonic() - began_s) / 60:.1f} min: {text}", flush=True),
     )
-    minutes = round((time.monotonic() - began_s) / 60, 1)
-    values = {"measured": measured, "minutes": minutes, **summary(journal), "faults": journal.faults}
+    values = {"measured": measured, "minutes": round(journal.minutes, 1), **summary(journal), "faults": journal.faults}
     write(arguments.out, values, list(_report(values, arguments)))
     for violation in journal.violations:
         print(f"VIOLATION: {violation}")

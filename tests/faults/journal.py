@@ -54,6 +54,7 @@ class Journal:
         self.refused: Counter[str] = Counter()
         self.faults: list[dict[str, Any]] = []
         self.violations: list[str] = []
+        self.minutes = 0.0  # of all runs that it tells of
         self.count = 0
         if path.exists():
             for line in path.read_text("utf-8").splitlines():
@@ -84,6 +85,9 @@ class Journal:
     def violation(self, what: str) -> None:
         self._note("violation", what=what)
 
+    def ran(self, minutes: float) -> None:
+        self._note("ran", minutes=round(minutes, 1))
+
     def _note(self, kind: str, **facts: Any) -> None:
         fact = {"kind": kind, **facts}
         self._take(fact)
@@ -92,15 +96,8 @@ class Journal:
     def _take(self, fact: dict[str, Any]) -> None:
         self.count += 1
         match fact["kind"]:
-            case "uploaded":
-                owned = self.owners[fact["owner"]]
-                owned.fates[fact["document"]] = Fate.KEPT
-                owned.texts[fact["document"]] = fact["text"]
-            case "upload_lost":
-                self.owners[fact["owner"]].lost += 1
-            case "fate":
-                fates = self.owners[fact["owner"]].fates
-                fates[fact["document"]] = max(fates[fact["document"]], Fate(fact["fate"]))
+            case "uploaded" | "upload_lost" | "fate":
+                _take_of_owner(self.owners[fact["owner"]], fact)
             case "answered":
                 said = [(token, logprob) for token, logprob in fact["said"]]
                 self.answers.append(Answered(fact["owner"], fact["document"], fact["adapter"], said))
@@ -108,5 +105,18 @@ class Journal:
                 self.refused[fact["why"]] += 1
             case "fault":
                 self.faults.append(fact)
+            case "ran":
+                self.minutes += fact["minutes"]
             case "violation":
                 self.violations.append(fact["what"])
+
+
+def _take_of_owner(owned: Owned, fact: dict[str, Any]) -> None:
+    match fact["kind"]:
+        case "uploaded":
+            owned.fates[fact["document"]] = Fate.KEPT
+            owned.texts[fact["document"]] = fact["text"]
+        case "upload_lost":
+            owned.lost += 1
+        case "fate":
+            owned.fates[fact["document"]] = max(owned.fates[fact["document"]], Fate(fact["fate"]))

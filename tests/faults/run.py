@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from lift_server.store import open_store
 
 OWNERS = ("ada", "bert", "cleo")
 LEASE_S = 5  # shorter than the longer pauses: a worker that is paused loses its job while it holds it
-REST_S = 600
+REST_S = 1800  # with all that is still queued: what owners uploaded while nothing could be trained
 # float32, where one adapter says the same whatever else is computed; two workers, so that one may take the other's job.
 ENVIRONMENT = {"LIFT_CPU_DTYPE": "float32", "LIFT_WORKERS": "2", "LIFT_WORKER__LEASE_S": str(LEASE_S)}
 Json = dict[str, Any]
@@ -41,7 +42,7 @@ def run(home: Path, *, seed: int, kills: int, say: Say) -> Journal:
     """AssertionError where the product did not come back or come to rest; else the journal tells of violations."""
     home.mkdir(parents=True, exist_ok=True)
     product = Product(home, ENVIRONMENT)
-    journal = Journal(home / "journal.jsonl")
+    journal, began_s = Journal(home / "journal.jsonl"), time.monotonic()
     try:
         product.start()
         keys = _keys(product, home / "keys.json")
@@ -49,6 +50,7 @@ def run(home: Path, *, seed: int, kills: int, say: Say) -> Journal:
         product.stop()  # checks that no process is left
     finally:
         product.end()
+        journal.ran((time.monotonic() - began_s) / 60)
         journal.close()
     return journal
 
