@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.lift_server import made_files
 from tests.lift_server.made_files import archive, docx, lines, office, paragraph, pdf, pptx, relations, xlsx
 
 from lift_server.convert.archive import MAX_UNPACKED_BYTES
-from lift_server.convert.converter import AT_ONCE, Converter
+from lift_server.convert.converter import AT_ONCE, Converter, _read, _write
 from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
 
@@ -157,6 +158,28 @@ async def test_a_child_that_ends_otherwise(script: str, code: str) -> None:
     with pytest.raises(Refused) as refused:
         await ask(child(script))
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("end", ["before it is written to", "before it is killed"])
+def test_a_child_that_is_gone_already(end: str) -> None:
+    """On uvloop, as the server runs; a busy machine comes that late."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run() -> bytes:
+        script = "print('x' * 300_000)" if end == "before it is killed" else ""
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdin=PIPE, stdout=PIPE)
+        assert process.stdin is not None
+        async with asyncio.timeout(30):
+            if script:
+                return await _read(process, 0)
+            await process.wait()
+            while not process.stdin.is_closing():
+                await asyncio.sleep(0)
+            await _write(process, b"x")
+        return b""
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()).strip(b"x\n") == b""
 
 
 HANGS = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(600)"

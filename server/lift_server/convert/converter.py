@@ -105,6 +105,8 @@ class Converter:
 async def _write(process: asyncio.subprocess.Process, content: bytes) -> None:
     """Beside the reading: a child may answer before it has read all. One that is gone says why by its exit code."""
     assert process.stdin is not None
+    if process.stdin.is_closing():
+        return  # gone before it was written to: uvloop refuses, where asyncio only warns
     with suppress(ConnectionError):
         process.stdin.write(content)
         await process.stdin.drain()
@@ -118,5 +120,6 @@ async def _read(process: asyncio.subprocess.Process, limit_bytes: int) -> bytes:
     while part := await process.stdout.read(READ_BYTES):
         output += part
         if len(output) > limit_bytes:
-            process.kill()
+            with suppress(ProcessLookupError):  # killed for the part before this one
+                process.kill()
     return bytes(output)
