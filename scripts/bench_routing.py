@@ -58,7 +58,7 @@ class Engines:
 
 
 def main() -> int:
-    arguments = _arguments()
+    arguments = _parser().parse_args()
     urls = [f"http://engine-{number:02d}:8100" for number in range(arguments.engines)]
     rows = [
         {"policy": name, "front ends": front_ends, **_measured(arguments, urls, policy, front_ends), "moved": moved}
@@ -155,10 +155,6 @@ def _given(arguments: argparse.Namespace) -> Iterator[str]:
     for name, value in vars(arguments).items():
         if value != defaults[name]:
             yield f"--{name.replace('_', '-')} {value}"
-
-
-def _arguments() -> argparse.Namespace:
-    return _parser().parse_args()
 
 
 def _parser() -> argparse.ArgumentParser:

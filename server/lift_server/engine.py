@@ -1,6 +1,6 @@
 """The engines, over HTTP: load and remove an adapter, count a prompt, put a request, read its answer, score it.
 
-The one file that knows vLLM's HTTP (our plug-in's routes: lift_config/contract.py). In: OpenAI request bodies
+With engine_reply.py all that knows vLLM's HTTP (our plug-in's routes: contract.py). In: OpenAI request bodies
 that name an adapter or the base model. Out: OpenAI answers, token counts, likelihoods, and ApiErrors in our envelope.
 """
 
