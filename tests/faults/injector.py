@@ -59,11 +59,16 @@ def _put(product: Product, fault: Fault) -> None:
 def _pid(product: Product, part: str) -> int | None:
     """Of the part, or of the process it started; None where there is none just now."""
     name, _, child = part.partition(":")
-    with suppress(ValueError, FileNotFoundError):  # it is being started
+    with suppress(ValueError, FileNotFoundError, ProcessLookupError):  # it is being started, or ends
         if not child:
             return product.pid(name)
-        return next(iter(product.children(name)), None)
+        return next((pid for pid in product.children(name) if not _is_helper(pid)), None)
     return None
+
+
+def _is_helper(pid: int) -> bool:
+    """Python's own, beside what the part means to start: killing it disturbs nothing."""
+    return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _forget(folder: Path) -> None:

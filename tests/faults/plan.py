@@ -15,9 +15,9 @@ KILLED = {
     "worker-1": 20,
     "worker-0:child": 12,
     "worker-1:child": 12,
-    "server": 16,
+    "server": 14,
     "redis": 10,
-    "engine-0": 6,
+    "engine-0": 8,
     "engine-0:child": 4,
 }
 PAUSED = ("worker-0", "worker-1", "worker-0:child", "server", "redis", "engine-0:child")
@@ -38,7 +38,7 @@ class Fault:
 
 
 def plan(seed: int, kills: int) -> list[Fault]:
-    """`kills` kills and losses, every tenth of an engine and every twentieth with Redis's data; a pause for four."""
+    """`kills` kills and losses, a tenth at least of an engine and a twentieth with Redis's data; a pause for four."""
     draw = random.Random(seed)
     losses = max(1, kills // 20)
     faults: list[Fault] = [Fault("lose", "redis", draw.randint(4, 12)) for _ in range(losses)]
