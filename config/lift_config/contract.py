@@ -135,6 +135,10 @@ def job_lease_redis_key(job_key: str) -> str:
     return f"lift:job:{job_key}:lease"
 
 
+def lock_redis_key(name: str) -> str:
+    return f"lift:lock:{name}"
+
+
 def speeds_redis_key(recipe: str) -> str:
     return f"lift:speeds:{recipe}"
 

@@ -55,11 +55,13 @@ async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
     deleted: Counter[str] = Counter()
     for folder, unnamed in FOLDERS.items():
         async for name in _old(records, folder, young_s):
-            if await unnamed(records, name):
+            async with records.lock(name.partition("-")[0]):  # an adapter's job: its content may be uploaded again now
+                if not await unnamed(records, name):
+                    continue
                 for path in _paths(folder, name):
                     await records.discard(path)
-                deleted[folder] += 1
-                log.info("%s/%s is named by nothing: deleted", folder, name)
+            deleted[folder] += 1
+            log.info("%s/%s is named by nothing: deleted", folder, name)
     return deleted
 
 

@@ -6,14 +6,12 @@ leaves undone when it is cut off has expired.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from weakref import WeakValueDictionary
 
 import obstore
 from obstore.store import ObjectStore
@@ -51,6 +49,7 @@ from lift_server.bulk import in_line
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable
+from lift_server.locks import Locks
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
 from lift_server.writes import taken_up, wanted, write_document, write_job
@@ -65,11 +64,8 @@ class Records:
         self.redis = redis
         self.store = store
         self.transaction = Transactions(redis)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    def lock(self, job_key: str) -> asyncio.Lock:
-        """Held over an upload's and a removal's several writes, so that neither undoes the other's."""
-        return self._locks.setdefault(job_key, asyncio.Lock())
+        # Of a job's key: over an upload's and a removal's several writes, so that neither undoes the other's.
+        self.lock = Locks(redis)
 
     # ---- reading ----
 

@@ -1,16 +1,22 @@
-"""The product after crashes, in this order: its parts killed while a document is in training, then everything
-killed and all but the store lost. Runs last (tests/conftest.py): each costs a start of vLLM."""
+"""The product after crashes, in this order: its parts killed while a document is in training (of the engine vLLM's core
+alone), then everything killed and all but the store lost. Runs last (tests/conftest.py): each costs a start of vLLM."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
-from tests.product import START_S, Ask, Json, Product, Trained, living, until
+from tests.product import API_KEY, START_S, Ask, Json, Product, Trained, living, until
+
+from lift_config.contract import ENGINE_ALIVE_ROUTE
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -34,8 +40,9 @@ def test_parts_killed_during_training_come_back_and_the_document_becomes_ready(
     assert refused.value.code == "document_not_ready"
 
     before = {name: [product.pid(name), *product.children(name)] for name in ("engine-0", "worker-0", "server")}
-    for name in before:
-        product.kill_part(name)
+    product.kill_part("worker-0")
+    product.kill_part("server")
+    kill_core(product)
     until(lambda: all(is_new(product, name, pids) for name, pids in before.items()) and product.is_ready(), START_S)
     document = watch(document_id)[-1]
     assert document["status"] == "ready", document["error"]
@@ -60,6 +67,18 @@ def test_after_kill_dash_9_of_everything_the_store_alone_brings_all_back(
     assert answer.model_extra["lift"]["answered_from"] == "adapter"
     assert answer.model_extra["lift"]["adapter_id"] == trained.adapter_id
     assert "claimed" not in product.log("worker-0")
+
+
+def kill_core(product: Product) -> None:
+    """`kill -9` of vLLM's EngineCore alone, as the kernel does where memory is short, while a probe waits for it:
+    vLLM's HTTP server waits for such a request for ever, and the process would stay."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in product.children("engine-0")}
+    (core,) = (pid for pid, command in commands.items() if b"EngineCore" in command)
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    os.kill(core, signal.SIGSTOP)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.get(product.engine_url + ENGINE_ALIVE_ROUTE, headers=headers, timeout=1)
+    os.kill(core, signal.SIGKILL)
 
 
 def look(client: OpenAI, document_id: str) -> Any:

@@ -6,6 +6,7 @@ core is alive. vLLM's own routes that load an adapter from any path are closed.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from argparse import Namespace
 from typing import Any
@@ -19,6 +20,7 @@ from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE
 from lift_config.settings import Settings
 from lift_engine.adapters import AdapterError, AdapterInUse
 from lift_engine.hotload import HotLoader, Residency
+from lift_engine.liveness import end_with
 from lift_engine.resolver import RESOLVER_NAME
 
 router = APIRouter()
@@ -42,6 +44,7 @@ class LiftEndpoints:
         residency = Residency(args.max_loras, args.max_cpu_loras)
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
         await state.lift_hot_loader.make_room()
+        state.lift_liveness = asyncio.create_task(end_with(engine_client))
 
 
 @router.get(ENGINE_ALIVE_ROUTE)
