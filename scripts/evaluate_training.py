@@ -28,6 +28,7 @@ from lift_engine.base_model import PreparedModel
 from lift_workers import pipeline
 from lift_workers.__main__ import CHILD, child_environment
 from lift_workers.generator import Generator
+from lift_workers.registry import fixed
 from lift_workers.trainer import Event, Trainer
 
 ENGINE_START_S = 900  # with a large model
@@ -100,7 +101,7 @@ async def _engine(settings: Settings) -> AsyncIterator[Generator]:
     try:
         await _healthy(settings.engine_urls[0], process)
         urls, concurrency = settings.engine_urls, settings.worker.synthesis_concurrency
-        async with Generator(urls, settings.engine.api_key, settings.model_name, concurrency) as generator:
+        async with Generator(fixed(urls), settings.engine.api_key, settings.model_name, concurrency) as generator:
             yield generator
     finally:
         process.terminate()

@@ -22,6 +22,9 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
+| lift:engines                 | SET     | engine         | server, worker | addresses of registered engines   |
+| lift:engine:{address}        | STRING  | engine         | server, worker | ENGINE_LEASE_S: EngineRecord      |
+| lift:lock:{name}             | STRING  | server         | server         | while held, or locks.LEASE_S      |
 | lift:key:{digest}            | STRING  | server, `keys` | server         | KeyRecord of lift_server; a copy  |
 | lift:keys                    | STRING  | server, `keys` | server         | there: keys exist, all are copied |
 | lift:whole                   | STRING  | server         | server         | there: all that the store has is here |
@@ -87,6 +90,8 @@ DEAD_STREAM = "lift:jobs:dead"
 CHANGED_CHANNEL = "lift:changed"
 DOCUMENTS_KEY = "lift:documents"
 WORKER_PREFIX = "lift:worker:"
+ENGINES_KEY = "lift:engines"
+ENGINE_LEASE_S = 10.0  # an engine silent for so long is registered no more
 UPLOAD_OPEN_S = 3600  # parts older than that belong to no open upload
 KEYS_KEY = "lift:keys"
 WHOLE_KEY = "lift:whole"
@@ -133,6 +138,10 @@ def job_learning_redis_key(job_key: str) -> str:
 
 def job_lease_redis_key(job_key: str) -> str:
     return f"lift:job:{job_key}:lease"
+
+
+def engine_redis_key(address: str) -> str:
+    return f"lift:engine:{address}"
 
 
 def lock_redis_key(name: str) -> str:
@@ -280,6 +289,24 @@ class LearningRecord:
     def from_json(cls, text: str | bytes) -> Self:
         values = json.loads(text)
         return cls(**{name: tuple(tuple(one) for one in values[name]) for name in ("tasks", "losses")})
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What a registered engine says of itself. `slots`: adapters that it answers from at once."""
+
+    base_model: str
+    base_revision: str
+    slots: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Engines may be newer than we are: what else they say is passed over."""
+        values = json.loads(text)
+        return cls(values["base_model"], values["base_revision"], values["slots"])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -21,6 +22,7 @@ from pydantic_settings import (
 
 from lift_config.recipe import load_recipes
 
+EVERY_ADDRESS = ("0.0.0.0", "::")
 BUNDLED_MODEL = "smollm2-135m-instruct"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM allows
 # LIFT_… variables of other readers: where the file is, which engine a plug-in is in, what scripts/test runs,
@@ -44,11 +46,15 @@ class ServerSettings(_Section):
 
 
 class EngineSettings(_Section):
-    """vLLM. `urls` names engines that run elsewhere; empty means the ones started here."""
+    """vLLM. `urls` names engines that run elsewhere; empty means the ones started here, or the registered ones."""
 
     host: str = Field("127.0.0.1", description="the engines started here listen on it")
     port: int = Field(8100, ge=1, le=65535, description="first engine's; the next ones count up")
     urls: tuple[str, ...] = Field((), description="engines that run elsewhere; empty: those started here")
+    registered: bool = Field(False, description="engines say in Redis where they are; all look there, not in urls")
+    address: str = Field(
+        "", description="http://host:port of this machine's first engine, as others reach it; empty: host and port"
+    )
     api_key: str = Field("", description="shared secret of server, worker and engine; `up` makes one")
     max_model_len: int = Field(0, ge=0, description="0: 2048 on a CPU, the model's own on a GPU")
     max_loras: int = Field(0, ge=0, description="adapters in the engine's slots at once; 0: by measured memory")
@@ -190,7 +196,23 @@ class Settings(BaseSettings):
             raise ValueError("engine.max_cpu_loras: must be at least engine.max_loras")
         if self.engine.gpu_memory_fraction + self.worker.gpu_memory_fraction > 1:
             raise ValueError("engine.gpu_memory_fraction + worker.gpu_memory_fraction: more than one GPU")
+        self._check_registration()
         return self
+
+    def _check_registration(self) -> None:
+        if not self.engine.registered:
+            return
+        if self.engine.urls:
+            raise ValueError("engine.urls: not together with engine.registered, which finds the engines in Redis")
+        if not self.engine.api_key:
+            raise ValueError(
+                "engine.api_key: engine.registered needs one, the same for every engine, worker and server"
+            )
+        if not self.engine.address and self.engine.host in EVERY_ADDRESS:
+            raise ValueError(f"engine.address: others cannot reach {self.engine.host}; say how they reach this machine")
+        address = urlsplit(self.engine.address)
+        if self.engine.address and (address.scheme not in ("http", "https") or not address.hostname):
+            raise ValueError(f"engine.address: {self.engine.address!r} is not like http://host:port")
 
     @property
     def base_model_is_folder(self) -> bool:
@@ -210,9 +232,18 @@ class Settings(BaseSettings):
 
     @property
     def engine_urls(self) -> tuple[str, ...]:
-        """Where the engines listen, without a trailing slash."""
+        """Where the engines listen, without a trailing slash; none where they are to be found in Redis."""
+        if self.engine.registered:
+            return ()
         here = (f"http://{self.engine.host}:{self.engine.port + i}" for i in range(self.engines))
         return tuple(url.rstrip("/") for url in self.engine.urls) or tuple(here)
+
+    def engine_address(self, index: int) -> str:
+        """How others reach an engine of this machine."""
+        given = urlsplit(self.engine.address)
+        host = given.hostname or self.engine.host
+        host = f"[{host}]" if ":" in host else host
+        return f"{given.scheme or 'http'}://{host}:{(given.port or self.engine.port) + index}"
 
     @property
     def resolved_store_url(self) -> str:

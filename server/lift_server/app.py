@@ -29,6 +29,7 @@ from lift_server.passages import Passages
 from lift_server.pool import connect
 from lift_server.records import Records
 from lift_server.recover import recover
+from lift_server.registry import Registry
 from lift_server.routes import ask, files, models, offered, operate, page, uploads
 from lift_server.routes import documents as documents_routes
 from lift_server.routes import keys as keys_routes
@@ -74,6 +75,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         resources.push_async_callback(channel.aclose)
         engine = Engine(settings.engine_urls, settings.engine.api_key)
         resources.push_async_callback(engine.close)
+        registry = Registry(redis, engine, settings.model_name, settings.base_revision)
         records = Records(redis, open_store(settings.resolved_store_url))
         keys = Keys(redis, records.store)
         metrics = Metrics(settings.slo)
@@ -99,7 +101,10 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         )
         resources.push_async_callback(hotload.close)
         await recover(records, keys)
+        if settings.engine.registered:
+            await registry.look()
         for work in (
+            *([registry.follow()] if settings.engine.registered else []),
             watcher.run(),
             documents.sweep_for_ever(state),
             gauges.count_for_ever(state),

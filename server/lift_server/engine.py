@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -48,9 +48,9 @@ log = logging.getLogger(__name__)
 class Engine:
     """All engines. An adapter's questions go to the one that `home` names, or elsewhere by placement.py."""
 
-    def __init__(self, urls: tuple[str, ...], api_key: str) -> None:
-        self._urls = urls
-        self._breakers = {url: Breaker(url, partial(self._is_alive, url)) for url in urls}
+    def __init__(self, urls: Sequence[str], api_key: str) -> None:
+        self._urls: Sequence[str] = urls
+        self._breakers = {url: self._breaker(url) for url in urls}  # also of those that are known no more
         self._in_flight: Counter[str] = Counter()  # this server's requests, whatever they ask
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -63,14 +63,25 @@ class Engine:
             await breaker.close()
         await self._session.close()
 
+    async def know(self, urls: Sequence[str]) -> None:
+        """These from now on; what is being asked of others goes on there."""
+        gone = set(self._urls) - set(urls)
+        for url in set(urls) - set(self._urls):
+            self._breakers[url] = self._breaker(url)
+        self._urls = urls
+        for url in gone:
+            await self._breakers[url].close()
+
     def home(self, name: str) -> str:
-        """The engine that `name` belongs to, whether it can be asked or not."""
-        return ranked(name, self._urls)[0]
+        """The engine that `name` belongs to, whether it can be asked or not; empty where there is none."""
+        return next(iter(ranked(name, self._urls)), "")
 
     async def somewhere(self, name: str | None, work: Callable[[str], Awaitable[T]]) -> T:
         """`work` at the engine for `name`, at the least busy one where that is None; at the next one where it fails,
         as long as nothing of the answer is out. Once at most where an engine may have begun with it: a question that
         ends engines must not end them all."""
+        if not self._urls:
+            raise EngineUnavailable
         place = lightest if name is None else order
         *urls, last = place(name or secrets.token_hex(4), self._loads())
         began = False
@@ -176,11 +187,11 @@ class Engine:
 
     def hanging(self) -> int:
         """How many engines are asked nothing, for they take requests and do not answer."""
-        return sum(breaker.is_open for breaker in self._breakers.values())
+        return sum(self._breakers[url].is_open for url in self._urls)
 
     def away(self) -> int:
         """How many are asked only where no other is left: these, and those that take no connections."""
-        return sum(breaker.is_away for breaker in self._breakers.values())
+        return sum(self._breakers[url].is_away for url in self._urls)
 
     async def served(self, url: str) -> list[str] | None:
         """The names of the models that this engine answers to; None where it refuses our key."""
@@ -194,7 +205,10 @@ class Engine:
             return [model["id"] for model in answer["data"]]
 
     def _loads(self) -> dict[str, Load]:
-        return {url: Load(self._in_flight[url], breaker.is_away) for url, breaker in self._breakers.items()}
+        return {url: Load(self._in_flight[url], self._breakers[url].is_away) for url in self._urls}
+
+    def _breaker(self, url: str) -> Breaker:
+        return Breaker(url, partial(self._is_alive, url))
 
     async def _tokenized(self, url: str, body: Json) -> Json:
         prompt = {name: body[name] for name in PROMPT_FIELDS if name in body}

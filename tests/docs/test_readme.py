@@ -51,7 +51,13 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(default, BaseModel):
             yield from settings(type(default), f"{prefix}{name}.")
         else:
-            yield prefix + name, str(list(default) if isinstance(default, tuple) else default) or '""'
+            yield prefix + name, str(_as_yaml(default)) or '""'
+
+
+def _as_yaml(default: object) -> object:
+    return (
+        str(default).lower() if isinstance(default, bool) else list(default) if isinstance(default, tuple) else default
+    )
 
 
 def shown(value: Any) -> str:

@@ -32,8 +32,14 @@ from lift_server.store import open_store
 OWNERS = ("ada", "bert", "cleo")
 LEASE_S = 5  # shorter than the longer pauses: a worker that is paused loses its job while it holds it
 REST_S = 1800  # with all that is still queued: what owners uploaded while nothing could be trained
-# float32, where one adapter says the same whatever else is computed; two workers, so that one may take the other's job.
-ENVIRONMENT = {"LIFT_CPU_DTYPE": "float32", "LIFT_WORKERS": "2", "LIFT_WORKER__LEASE_S": str(LEASE_S)}
+# float32, where one adapter says the same whatever else is computed; two workers, so that one may take the other's job;
+# the engine is found in Redis, which may lose it.
+ENVIRONMENT = {
+    "LIFT_CPU_DTYPE": "float32",
+    "LIFT_WORKERS": "2",
+    "LIFT_WORKER__LEASE_S": str(LEASE_S),
+    "LIFT_ENGINE__REGISTERED": "true",
+}
 Json = dict[str, Any]
 Say = Callable[[str], None]
 

@@ -1,10 +1,13 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from lift_config.settings import BUNDLED_MODEL, Settings
+
+REGISTERED = {"registered": True, "api_key": "shared"}
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +164,31 @@ def test_the_store_is_a_folder_below_home_unless_it_is_named(tmp_path: Path) -> 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().engine.port = 1  # type: ignore[misc]
+
+
+def test_an_engines_address_as_others_reach_it() -> None:
+    def address(index: int, **engine: object) -> str:
+        return Settings(engine=REGISTERED | engine).engine_address(index)
+
+    assert address(0) == "http://127.0.0.1:8100"
+    assert address(1, host="::1", port=9000) == "http://[::1]:9001"
+    assert address(1, address="https://gpu-5.internal:8443") == "https://gpu-5.internal:8444"
+    assert address(0, address="http://[fd00::5]", host="::") == "http://[fd00::5]:8100"
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ({"api_key": ""}, "engine.api_key: engine.registered needs one"),
+        ({"urls": ["http://10.0.0.5:8100"]}, "engine.urls: not together with engine.registered"),
+        ({"host": "0.0.0.0"}, "engine.address: others cannot reach 0.0.0.0"),
+        ({"address": "gpu-5:8100"}, "engine.address: 'gpu-5:8100' is not like http://host:port"),
+    ],
+)
+def test_a_registration_that_nobody_could_use_is_refused(engine: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        Settings(engine=REGISTERED | engine)
+
+
+def test_registered_engines_have_no_address_in_the_settings() -> None:
+    assert Settings(engine=REGISTERED).engine_urls == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import pypdfium2
@@ -16,6 +16,8 @@ A = (
     'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" xmlns:r="' + RELATIONS + '" '
     'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main"'
 )
+C = 'xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart"'
+D = 'xmlns:d="http://schemas.openxmlformats.org/drawingml/2006/diagram"'
 S = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="' + RELATIONS + '"'
 
 NAV = ' properties="nav"'
@@ -50,13 +52,14 @@ def relations(targets: Mapping[str, tuple[str, str]]) -> str:
     )
 
 
-def docx(body: str) -> bytes:
-    """`body` in WordprocessingML; headings are of the style `Heading1`."""
+def docx(body: str, graphics: Mapping[str, str] | None = None) -> bytes:
+    """`body` in WordprocessingML; headings are of the style `Heading1`. `graphics`: parts by their key there."""
     style = '<w:style w:type="paragraph" w:styleId="Heading1"><w:name w:val="heading 1"/></w:style>'
     members = {
         "word/document.xml": f"<w:document {W}><w:body>{body}</w:body></w:document>",
         "word/styles.xml": f"<w:styles {W}>{style}</w:styles>",
-        "word/_rels/document.xml.rels": relations({"styles": ("styles", "styles.xml")}),
+        "word/_rels/document.xml.rels": relations({"styles": ("styles", "styles.xml"), **_graphics(graphics)}),
+        **{f"word/{key}.xml": part for key, part in (graphics or {}).items()},
     }
     return office("wordprocessingml.document", "word/document.xml", members)
 
@@ -66,8 +69,13 @@ def paragraph(text: str, style: str = "") -> str:
     return f"<w:p>{properties}<w:r><w:t>{escape(text)}</w:t></w:r></w:p>"
 
 
-def pptx(slides: Sequence[str], notes: Mapping[int, str]) -> bytes:
-    """Slides and notes by number are shapes in PresentationML; the order of the files is not that of the slides."""
+def _graphics(parts: Mapping[str, str] | None) -> dict[str, tuple[str, str]]:
+    return {key: ("graphic", f"{key}.xml") for key in parts or {}}
+
+
+def pptx(slides: Sequence[str], notes: Mapping[int, str], graphics: Mapping[str, str] | None = None) -> bytes:
+    """Slides and notes by number are shapes in PresentationML; the order of the files is not that of the slides.
+    `graphics`: parts by the key that every slide has for them."""
     numbers = range(1, len(slides) + 1)
     members: dict[str, str | bytes] = {
         "ppt/presentation.xml": f"<p:presentation {A}><p:sldIdLst>"
@@ -80,16 +88,50 @@ def pptx(slides: Sequence[str], notes: Mapping[int, str]) -> bytes:
     for number, slide in zip(numbers, slides, strict=True):
         name = f"slide{len(slides) - number}.xml"
         members[f"ppt/slides/{name}"] = f"<p:sld {A}><p:cSld><p:spTree>{slide}</p:spTree></p:cSld></p:sld>"
+        targets = _graphics(graphics)
         if number in notes:
-            target = {"rId1": ("notesSlide", f"../notesSlides/{name}")}
-            members[f"ppt/slides/_rels/{name}.rels"] = relations(target)
+            targets["rId1"] = ("notesSlide", f"../notesSlides/{name}")
             members[f"ppt/notesSlides/{name}"] = f"<p:notes {A}>{notes[number]}</p:notes>"
+        members[f"ppt/slides/_rels/{name}.rels"] = relations(targets)
+    members |= {f"ppt/slides/{key}.xml": part for key, part in (graphics or {}).items()}
     return office("presentationml.presentation", "ppt/presentation.xml", members)
 
 
 def shape(*paragraphs: str, kind: str = "body") -> str:
     text = "".join(f"<a:p><a:r><a:t>{escape(one)}</a:t></a:r></a:p>" for one in paragraphs)
     return f'<p:sp><p:nvSpPr><p:nvPr><p:ph type="{kind}"/></p:nvPr></p:nvSpPr><p:txBody>{text}</p:txBody></p:sp>'
+
+
+def chart(title: str, series: Mapping[str, Mapping[str, str]], form: str = "General") -> str:
+    """A chart's part: numbers as they are kept, by series and category."""
+    titled = f"<c:title><a:t>{escape(title)}</a:t></c:title>" if title else ""
+    drawn = "".join(
+        f"<c:ser><c:tx><c:strRef><c:strCache>{_points([name])}</c:strCache></c:strRef></c:tx>"
+        f"<c:cat><c:strRef><c:strCache>{_points(values)}</c:strCache></c:strRef></c:cat>"
+        f"<c:val><c:numRef><c:numCache><c:formatCode>{escape(form)}</c:formatCode>{_points(values.values())}"
+        "</c:numCache></c:numRef></c:val></c:ser>"
+        for name, values in series.items()
+    )
+    axis = "<c:valAx><c:title><a:t>An axis</a:t></c:title></c:valAx>"
+    plot = f"<c:plotArea><c:barChart>{drawn}</c:barChart>{axis}</c:plotArea>"
+    return f"<c:chartSpace {C} {A}><c:chart>{titled}{plot}</c:chart></c:chartSpace>"
+
+
+def _points(values: Iterable[str]) -> str:
+    return "".join(f'<c:pt idx="{index}"><c:v>{escape(value)}</c:v></c:pt>' for index, value in enumerate(values))
+
+
+def diagram(*words: str) -> str:
+    """A diagram's data: points, and one between them."""
+    points = "".join(f"<d:pt><d:t><a:p><a:r><a:t>{escape(one)}</a:t></a:r></a:p></d:t></d:pt>" for one in words)
+    between = '<d:pt type="parTrans"><d:t><a:t>unseen</a:t></d:t></d:pt>'
+    return f"<d:dataModel {D} {A}><d:ptLst>{points}{between}</d:ptLst></d:dataModel>"
+
+
+def graphic(key: str, kind: str = "chart") -> str:
+    """What stands for a chart or a diagram (`relIds`) in its slide or page."""
+    one = f"<c:chart {C} r:id='{key}'/>" if kind == "chart" else f"<d:relIds {D} r:dm='{key}'/>"
+    return f"<a:graphic {A}><a:graphicData>{one}</a:graphicData></a:graphic>"
 
 
 def xlsx(sheets: Mapping[str, Sequence[Sequence[str | float | None]]]) -> bytes:
@@ -141,11 +183,12 @@ def epub(chapters: Mapping[str, str], more: Mapping[str, str] | None = None) -> 
     return archive(members | dict(more or {}))
 
 
-def pdf(pages: Sequence[Sequence[Text]], trailer: str = "") -> bytes:
-    """Each page draws its texts; letters are those of Latin-1."""
+def pdf(pages: Sequence[Sequence[Text]], trailer: str = "", fields: Sequence[str] = ()) -> bytes:
+    """Each page draws its texts; letters are those of Latin-1. `fields`: dictionaries of the form on the first page."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
+    widgets = " ".join(f"{4 + 2 * len(pages) + number} 0 R" for number in range(len(fields)))
     objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
+        f"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[{widgets}]>>>>".encode(),
         f"<</Type/Pages/Count {len(pages)}/Kids[{kids}]>>".encode(),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>",
     ]
@@ -153,10 +196,11 @@ def pdf(pages: Sequence[Sequence[Text]], trailer: str = "") -> bytes:
         drawn = "\n".join(f"BT /F {size} Tf {x} {y} Td ({_escaped(text)}) Tj ET" for x, y, size, text in page)
         content = drawn.encode("cp1252")
         objects.append(
-            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Resources<</Font<</F 3 0 R>>>>/Contents %d 0 R>>"
-            % (5 + 2 * number)
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Resources<</Font<</F 3 0 R>>>>/Contents %d 0 R"
+            b"/Annots[%s]>>" % (5 + 2 * number, b"" if number else widgets.encode())
         )
         objects.append(b"<</Length %d>>\nstream\n%s\nendstream" % (len(content), content))
+    objects += [f"<</Subtype/Widget/Rect[0 0 99 9]{field}>>".encode("latin-1") for field in fields]
     written = b"%PDF-1.4\n"
     offsets = []
     for number, one in enumerate(objects, start=1):

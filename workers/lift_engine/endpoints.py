@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 from argparse import Namespace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
+from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.lora.resolver import LoRAResolverRegistry
 
-from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE
+from lift_config.contract import ADAPTER_ID, ENGINE_ADAPTERS_ROUTE, ENGINE_ALIVE_ROUTE, EngineRecord
 from lift_config.settings import Settings
-from lift_engine.adapters import AdapterError, AdapterInUse
+from lift_engine.adapters import REDIS_TIMEOUT_S, AdapterError, AdapterInUse
 from lift_engine.hotload import HotLoader, Residency
+from lift_engine.launch import INDEX_VARIABLE
 from lift_engine.liveness import end_with
+from lift_engine.registration import Core, stay_registered
 from lift_engine.resolver import RESOLVER_NAME
 
 router = APIRouter()
@@ -45,6 +49,15 @@ class LiftEndpoints:
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
         await state.lift_hot_loader.make_room()
         state.lift_liveness = asyncio.create_task(end_with(engine_client))
+        if (settings := Settings()).engine.registered:
+            state.lift_registration = asyncio.create_task(_registration(settings, args.max_loras, engine_client))
+
+
+async def _registration(settings: Settings, slots: int, core: Core) -> None:
+    address = settings.engine_address(int(os.environ.get(INDEX_VARIABLE, "0")))
+    record = EngineRecord(settings.model_name, settings.base_revision, slots)
+    async with Redis.from_url(settings.redis_url, socket_timeout=REDIS_TIMEOUT_S) as redis:
+        await stay_registered(redis, address, record, core)
 
 
 @router.get(ENGINE_ALIVE_ROUTE)

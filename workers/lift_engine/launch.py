@@ -48,6 +48,8 @@ def main() -> None:
     settings = Settings()
     if not (settings.redis_url or settings.redis.blobs_url):
         sys.exit("redis_url: the engine needs one; set REDIS_URL")
+    if settings.engine.registered and not settings.redis_url:
+        sys.exit("redis_url: engine.registered needs one; set REDIS_URL")
     if not 0 <= index < settings.engines:
         sys.exit(f"--index: {index} is not below engines = {settings.engines}")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")

@@ -23,6 +23,7 @@ from redis.backoff import ExponentialBackoff
 from lift_config.machine import SPIN_COUNT
 from lift_config.settings import Settings
 from lift_workers.generator import Generator
+from lift_workers.registry import engines
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
 
@@ -67,7 +68,7 @@ async def _serve(settings: Settings, index: int) -> None:
         Redis.from_url(settings.redis_url, retry=Retry(Backoff(), -1), socket_timeout=10) as redis,
         Redis.from_url(settings.redis.blobs_url or settings.redis_url, retry=Retry(Backoff(), 3)) as blobs,
         Generator(
-            settings.engine_urls, engine.api_key, settings.model_name, settings.worker.synthesis_concurrency
+            engines(settings, redis), engine.api_key, settings.model_name, settings.worker.synthesis_concurrency
         ) as generator,
     ):
         worker = Worker(

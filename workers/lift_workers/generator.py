@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +17,7 @@ import aiohttp
 from lift_config.contract import SynthesisUsage
 from lift_workers.filters import QUESTION_MARKS
 from lift_workers.jobs import JobFailed
+from lift_workers.registry import LookUp
 
 MAX_QUESTION_TOKENS = 40
 MAX_ANSWER_TOKENS = 32
@@ -53,11 +53,12 @@ class Completion:
 class Generator:
     """The LLM that writes the tasks: the base model behind the engines' completions API.
 
-    An async context manager. `concurrency` bounds the samples in flight over all requests.
+    An async context manager. `concurrency` bounds the samples in flight over all requests. `look_up` tells where the
+    engines are now, before each round through them.
     """
 
-    def __init__(self, engine_urls: Sequence[str], api_key: str, model_name: str, concurrency: int) -> None:
-        self._urls = engine_urls
+    def __init__(self, look_up: LookUp, api_key: str, model_name: str, concurrency: int) -> None:
+        self._look_up = look_up
         self._api_key = api_key
         self._model_name = model_name
         self.concurrency = concurrency
@@ -101,7 +102,7 @@ class Generator:
 
     async def until_up(self) -> None:
         """Return once an engine answers; it may take minutes to start."""
-        while not any([await self._is_up(url) for url in self._urls]):
+        while not any([await self._is_up(url) for url in await self._look_up()]):
             await asyncio.sleep(POLL_S)  # nothing announces that an engine is there
 
     async def _is_up(self, url: str) -> bool:
@@ -128,12 +129,13 @@ class Generator:
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Engines in turn; where none of them answers, all again, since one may be restarting. JobFailed where none
         ever does or all would refuse."""
-        said = ""
+        said = "none is known"
         for attempt in range(1, ATTEMPTS + 1):
-            for _ in self._urls:
+            urls = await self._look_up()
+            for _ in urls:
                 self._sent += 1
                 try:
-                    return await self._asked(self._urls[self._sent % len(self._urls)] + path, body)
+                    return await self._asked(urls[self._sent % len(urls)] + path, body)
                 except (aiohttp.ClientError, EngineFailed) as error:
                     said = str(error)
             if attempt < ATTEMPTS:

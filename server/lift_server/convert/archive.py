@@ -66,7 +66,7 @@ class Archive:
         if self._office in ("wordprocessingml", "ms-word"):
             from lift_server.convert import docx
 
-            return docx.read(self._content)
+            return docx.text_of(self, self._content)
         if self._office in ("presentationml", "ms-powerpoint"):
             from lift_server.convert import pptx
 

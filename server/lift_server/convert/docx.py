@@ -1,4 +1,6 @@
-"""DOCX → its text, by way of mammoth's HTML: headings, lists, tables, footnotes; insertions, without deletions."""
+"""DOCX → its text, by way of mammoth's HTML: headings, lists, tables, footnotes; insertions, without deletions. What
+mammoth passes over, charts and diagrams, comes at the end.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,19 @@ from typing import Any
 
 import mammoth
 
-from lift_server.convert import webpage
+from lift_server.convert import graphics, webpage
+from lift_server.convert.archive import Archive
+from lift_server.convert.package import related
 
 BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"<>]*">↑</a>')  # from a note to its place
 
 
-def read(content: bytes) -> str:
+def text_of(archive: Archive, content: bytes) -> str:
+    main = next((name for kind, name in related(archive, "") if kind == "officeDocument"), "word/document.xml")
+    return "\n\n".join([_text(content), *graphics.of_part(archive, main)])
+
+
+def _text(content: bytes) -> str:
     html = mammoth.convert_to_html(io.BytesIO(content), convert_image=mammoth.images.img_element(_no_picture)).value
     return webpage.text_of(f"<body>{BACK_LINK.sub('', html)}</body>")
 

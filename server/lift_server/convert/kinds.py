@@ -56,7 +56,7 @@ TAG = re.compile(r"<(?:p|div|body|head|h[1-6]|table|ul|ol|span|a|br)\b", re.IGNO
 LATEX_START = re.compile(r"(?:\s|%[^\n]*\n)*\\document(?:class|style)\b")
 SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
-FIELD = re.compile(r"([!-9;-~]+):[ \t]")  # of a mail's header
+FIELD = re.compile(r"([!-9;-~]+):(?:[ \t]|$)")  # of a mail's header
 FOLDED = re.compile(r"[ \t]")
 MAIL_FIELDS = frozenset({"from", "date"})
 MAIL_MARKS = frozenset({"message-id", "mime-version", "received", "return-path", "delivered-to"})
@@ -123,14 +123,16 @@ def _kind_of_text(content: bytes, name: str) -> Kind:
 
 
 def _is_mail(head: str, name: str) -> bool:
-    """A block of header fields at the beginning; without the name .eml also what only a mail program writes."""
+    """A block of header fields at the beginning; without the name .eml all that a mail has."""
     fields = set()
     for line in head.splitlines():
         if found := FIELD.match(line):
             fields.add(found[1].lower())
         elif not FOLDED.match(line):
             break
-    return fields >= MAIL_FIELDS and (name.endswith(".eml") or bool(fields & MAIL_MARKS))
+    if name.endswith(".eml"):
+        return bool(fields & (MAIL_FIELDS | MAIL_MARKS))
+    return fields >= MAIL_FIELDS and bool(fields & MAIL_MARKS)
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -1,10 +1,12 @@
-"""Bytes of text → str: UTF-8, UTF-16 by its mark, else the encoding that charset-normalizer finds."""
+"""Bytes of text → str: UTF-8, also a little damaged, UTF-16 by its mark, else what charset-normalizer finds."""
 
 from __future__ import annotations
 
 from lift_server.convert.kinds import is_utf16
 from lift_server.convert.refusal import Refused
 
+REPLACED, ASCII_END = "\ufffd", "\x7f"
+WHOLE_TO_DAMAGED = 20  # letters of several bytes, which by chance hardly occur in another encoding
 SAMPLE_BYTES = 256 * 1024  # what the encoding is found by
 # These share most letters with cp1252, by far the likeliest, and are told from it by their languages only.
 LIKE_CP1252 = frozenset(["cp1250", "cp1254", "cp1257", *(f"iso8859_{part}" for part in (2, 3, 4, 9, 10, 13, 14, 16))])
@@ -19,7 +21,10 @@ def read(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return _detected(content)
+        text = content.decode("utf-8-sig", "replace")
+    damaged = text.count(REPLACED)
+    whole = sum(letter > ASCII_END for letter in text) - damaged
+    return text if damaged * WHOLE_TO_DAMAGED <= whole else _detected(content)
 
 
 def _detected(content: bytes) -> str:

@@ -1,4 +1,6 @@
-"""PDF → the text of its pages, in paragraphs (paragraphs.py). Encrypted: `Refused`; scans: as ocr.py can read them."""
+"""PDF → the text of its pages, in paragraphs (paragraphs.py), then what was filled into its form. Encrypted: `Refused`;
+scans: as ocr.py can read them.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ from statistics import median
 import pypdfium2
 from pypdfium2 import raw
 
-from lift_server.convert import ocr
-from lift_server.convert.clean import cleaned
+from lift_server.convert import form, ocr
+from lift_server.convert.clean import PAGE, cleaned
 from lift_server.convert.paragraphs import HYPHEN, Line, joined
 from lift_server.convert.refusal import Refused
 
@@ -21,7 +23,12 @@ SAMPLES = 7  # letters of a line by which its height is told: a bullet or a foot
 
 def read(content: bytes) -> str:
     document = _opened(content)
-    text = joined([_lines(page) for page in _pages(document)])
+    pages, filled_in = [], []
+    for number, page in enumerate(_pages(document), start=1):
+        pages.append(_lines(page))
+        if fields := "\n".join(form.lines(document, page)):
+            filled_in.append(PAGE.format(number) + fields)
+    text = "\n\n".join([joined(pages), *filled_in])
     if _has_words(text):
         return text
     if not ocr.is_installed():
@@ -39,12 +46,14 @@ def _has_words(text: str) -> bool:
 
 def _opened(content: bytes) -> pypdfium2.PdfDocument:
     try:
-        return pypdfium2.PdfDocument(content)
+        document = pypdfium2.PdfDocument(content)
     except pypdfium2.PdfiumError as error:
         if error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
             message = "The PDF is encrypted. Save it without a password."
             raise Refused(message, code="encrypted_document") from error
         raise
+    document.init_forms()  # before a page is loaded
+    return document
 
 
 def _pages(document: pypdfium2.PdfDocument) -> Iterator[pypdfium2.PdfPage]:

@@ -47,6 +47,7 @@ async def installation(
         *([("blobs", redis.blobs(settings))] if settings.redis.blobs_url else []),
         ("store", store.store(settings)),
         ("keys", store.keys(settings)),
+        *([("engines", serving.registered_engines(settings))] if settings.engine.registered else []),
         *((f"engine {url}", serving.engine(settings, url)) for url in settings.engine_urls),
     ]
     async for finding in _made(checks):

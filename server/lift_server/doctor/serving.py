@@ -5,14 +5,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
 from lift_config.settings import Settings
 from lift_server.client.connection import Connection, Server
 from lift_server.doctor.finding import Finding, fail, ok, warn
 from lift_server.engine import Engine
 from lift_server.errors import ApiError
 from lift_server.exits import CommandError, UnreachableError
+from lift_server.launcher.embedded import embedded_url
+from lift_server.registry import registered
 
+REDIS_S = 5.0
 SERVER_LOG = "see the server's log"
+
+
+async def registered_engines(settings: Settings) -> list[Finding]:
+    """What Redis tells; whether it can be reached is another check's."""
+    url = settings.redis_url or embedded_url(settings.home.resolve()) or ""
+    try:
+        async with Redis.from_url(url, decode_responses=True, socket_timeout=REDIS_S) as redis:
+            told = await registered(redis)
+    except (RedisError, ValueError, OSError) as error:
+        return [fail("engines", f"Redis does not tell which there are: {error}", "see redis above")]
+    if not told:
+        fix = "start one with engine.registered and the same REDIS_URL; it registers once vLLM is up"
+        return [fail("engines", "none is registered", fix)]
+    return [finding for url in told for finding in await engine(settings, url)]
 
 
 async def engine(settings: Settings, url: str) -> list[Finding]:
