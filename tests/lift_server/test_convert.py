@@ -250,6 +250,8 @@ RTF = rb"""{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}{\*\generator x;}\pard D
 
 
 def test_rtf() -> None:
+    picture = rb"{\pict\jpegblip \bin ffd8ffe0}"
+    assert rtf.read(RTF) == rtf.read(RTF.replace(rb"Der", picture + rb"Der"))
     assert cleaned(rtf.read(RTF)) == "Der Fluß ist lang.\n\n\u0414\u043e\u043c it is.\n\nYear | Keeper\n1874 | Holm"
 
 
