@@ -29,12 +29,35 @@ The lamp
 It burns rapeseed oil."""
 KEEPERS = "\n\nYear: 1874; Keeper: Holm\nYear: 1902; Keeper: Brandt"
 NOTE = "\n\n[1] Varn stone is grey."
+PLAIN = GUIDE.replace(" [1]", "")
+SLIDES = """Varn Point
+
+The lighthouse at Varn Point was built in 1874 by Edda Holm, who had come from the mainland with two masons and a boat \
+full of stones.
+
+The horn
+
+Ships are warned by three long blasts:
+in fog,
+in snow.
+
+Say it loudly.
+
+The lamp
+
+What it burns
+1874; Rapeseed oil: 100%; Gas: 0%
+1902; Rapeseed oil: 25%; Gas: 75%"""
 TEXTS = {
     "guide.odt": GUIDE + KEEPERS + NOTE,
     "guide.html": GUIDE + KEEPERS + "\n\n[1]\n\nVarn stone is grey.",
+    "guide.docx": PLAIN + "\n\nYear | Keeper\n1874 | Holm\n1902 | Brandt",
+    "guide.epub": PLAIN + KEEPERS,
+    "guide.pptx": SLIDES + KEEPERS,
     "guide.pdf": GUIDE + "\nYear Keeper\n1874 Holm\n1902 Brandt\n[1] Varn stone is grey.",  # its gaps are small there
 }
 TITLES = ["Varn Point", "The horn", "The lamp"]
+PAGES = {"guide.pdf": [1], "guide.pptx": [1, 2, 3]}
 
 
 async def read(name: str, content: bytes) -> Converted:
@@ -50,7 +73,7 @@ async def test_the_guide(name: str) -> None:
     converted = await read(name, (CORPUS / name).read_bytes())
     assert converted.text == TEXTS[name]
     assert titles(converted) == TITLES
-    assert converted.places["pages"] == ([[0, 1]] if name == "guide.pdf" else [])
+    assert [number for _, number in converted.places["pages"]] == PAGES.get(name, [])
 
 
 def test_the_guides_source() -> None:
@@ -58,6 +81,28 @@ def test_the_guides_source() -> None:
     text = (CORPUS / "guide.rst").read_text("utf-8")
     assert kind_of(text.encode(), "guide.rst") is Kind.TEXT
     assert titles(Converted(text, places.of_text(text, "guide.rst"))) == TITLES
+
+
+async def test_its_keepers_in_a_workbook() -> None:
+    converted = await read("guide.xlsx", (CORPUS / "guide.xlsx").read_bytes())
+    assert converted.text == (
+        "Keepers\n\nYear: 1874; Keeper: Holm; Since: 1902-05-01; Share: 0.25\n"
+        "Year: 1902; Keeper: Brandt; Since: 1902-06-02; Share: 0.75\n\n"
+        "Ships\n\nShip: Arvenna; Cargo: salt; Tons: 112\nShip: Total"  # its sum was never calculated
+    )
+    assert titles(converted) == ["Keepers", "Ships"]
+
+
+async def test_a_mail_about_it() -> None:
+    """Its plain part; neither the same in HTML nor the picture."""
+    converted = await read("guide.eml", (CORPUS / "guide.eml").read_bytes())
+    said = GUIDE.split("\n\n")
+    assert converted.text.split("\n\n") == [
+        "Subject: \u0412\u0430\u0440\u043d: the lamp\nFrom: Edda Holm <edda@varn.example>\nTo: keeper@varn.example\n"
+        "Date: Fri, 01 May 1874 08:00:00 +0000",
+        said[1].removesuffix(" [1]"),
+        said[-1],
+    ]
 
 
 async def test_a_page_of_a_manual() -> None:

@@ -14,6 +14,7 @@ from lift_server.convert import graphics, webpage
 from lift_server.convert.archive import Archive
 from lift_server.convert.package import related
 
+STYLES = "p.Title => h1:fresh\np[style-name='Title'] => h1:fresh"  # beside mammoth's own, which have headings only
 BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"<>]*">↑</a>')  # from a note to its place
 
 
@@ -23,7 +24,8 @@ def text_of(archive: Archive, content: bytes) -> str:
 
 
 def _text(content: bytes) -> str:
-    html = mammoth.convert_to_html(io.BytesIO(content), convert_image=mammoth.images.img_element(_no_picture)).value
+    no_pictures = mammoth.images.img_element(_no_picture)
+    html = mammoth.convert_to_html(io.BytesIO(content), convert_image=no_pictures, style_map=STYLES).value
     return webpage.text_of(f"<body>{BACK_LINK.sub('', html)}</body>")
 
 
