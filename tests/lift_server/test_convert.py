@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.lift_server import made_files
 from tests.lift_server.made_files import chart, diagram, docx, epub, graphic, lines, paragraph, pdf, pptx, shape, xlsx
 
-from lift_server.convert import archive, legacy, mail, rtf, sheet, subtitles, webpage
+from lift_server.convert import archive, legacy, mail, notebook, rtf, sheet, subtitles, webpage
 from lift_server.convert import pdf as pdf_reader
-from lift_server.convert.clean import cleaned
+from lift_server.convert.clean import cleaned, with_places
 from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
 
@@ -383,6 +385,54 @@ def test_utf8_that_is_a_little_damaged_is_utf8() -> None:
 
 def test_cleaned() -> None:
     assert cleaned("a\x00b\u00adc \r\n\r\n\r\n\x0cﬁre\u2028end\ufffe\n") == "abc\n\nfire\nend"
+
+
+NOTEBOOK = {
+    "cells": [
+        {
+            "cell_type": "markdown",
+            "source": ["# Varn Point\n", "\n", "Built in 1874.\n", "```\n", "# no heading\n", "```"],
+        },
+        {"cell_type": "markdown", "source": "The lamp\n--------"},
+        {
+            "cell_type": "code",
+            "source": "print(lamp)\nships",
+            "outputs": [
+                {"output_type": "stream", "text": ["rapeseed ", "oil\n"]},
+                {"output_type": "execute_result", "data": {"image/png": "iVBORw0", "text/plain": ["112"]}},
+                {"output_type": "display_data", "data": {"image/png": "iVBORw0"}},
+                {"output_type": "error", "ename": "KeyError", "evalue": "'horn'", "traceback": ["\x1b[31m"]},
+            ],
+        },
+        {"cell_type": "raw", "source": []},
+    ],
+    "metadata": {},
+    "nbformat": 4,
+}
+
+
+def test_notebooks() -> None:
+    content = json.dumps(NOTEBOOK).encode()
+    assert kind_of(content, "a.txt") is Kind.NOTEBOOK
+    text, places = with_places(notebook.read(content))
+    assert text == (
+        "# Varn Point\n\nBuilt in 1874.\n```\n# no heading\n```\n\nThe lamp\n--------\n\nprint(lamp)\nships\n\n"
+        "rapeseed oil\n\n112\n\nKeyError: 'horn'"
+    )
+    assert [text[at:].partition("\n")[0] for at in places["headings"]] == ["# Varn Point", "The lamp"]
+    older = {
+        "metadata": {},
+        "nbformat": 3,
+        "worksheets": [{"cells": [{"cell_type": "heading", "source": "Varn Point"}]}],
+    }
+    assert cleaned(notebook.read(json.dumps(older).encode())) == "Varn Point"
+
+
+@pytest.mark.parametrize("cells", ["3", "[3]", "[{}]", '[{"cell_type": "code", "outputs": [{}]}]'])
+def test_what_is_no_notebook(cells: str) -> None:
+    content = f'{{"cells": {cells}, "nbformat": 4}}'.encode()
+    with pytest.raises(Refused, match="looks like a Jupyter notebook"):
+        notebook.read(content)
 
 
 # ---- what a file is -----------------------------------------------------------------------------------------------

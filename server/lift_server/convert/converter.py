@@ -36,6 +36,7 @@ NAMES = {
     Kind.LATEX: "LaTeX",
     Kind.MAIL: "an e-mail",
     Kind.SUBTITLES: "subtitles",
+    Kind.NOTEBOOK: "a Jupyter notebook",
     Kind.CSV: "CSV",
     Kind.LEGACY: "text",
 }

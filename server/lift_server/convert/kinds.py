@@ -13,7 +13,7 @@ from lift_server.convert.refusal import Refused
 
 SUPPORTED = (
     "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, LaTeX, e-mail (.eml), subtitles "
-    "(.srt, .vtt), CSV, text of any kind (Markdown, source code, …), and ZIP archives of these."
+    "(.srt, .vtt), CSV, Jupyter notebooks, text of any kind (Markdown, source code, …), and ZIP archives of these."
 )
 
 
@@ -29,6 +29,7 @@ class Kind(StrEnum):
     LATEX = "latex"
     MAIL = "mail"
     SUBTITLES = "subtitles"
+    NOTEBOOK = "notebook"
     CSV = "sheet"
 
 
@@ -55,6 +56,7 @@ HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype\s+html|htm
 TAG = re.compile(r"<(?:p|div|body|head|h[1-6]|table|ul|ol|span|a|br)\b", re.IGNORECASE)
 LATEX_START = re.compile(r"(?:\s|%[^\n]*\n)*\\document(?:class|style)\b")
 SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
+NOTEBOOK_START = re.compile(r'\s*\{\s*"(?:cells|metadata|nbformat|worksheets)"')
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
 FIELD = re.compile(r"([!-9;-~]+):(?:[ \t]|$)")  # of a mail's header
 FOLDED = re.compile(r"[ \t]")
@@ -109,17 +111,23 @@ def _kind_of_text(content: bytes, name: str) -> Kind:
     if not is_wide and b"\x00" in content:
         raise Refused(f"The file holds NUL bytes, so it is not text. {SUPPORTED}", code="unsupported_format")
     head = content[:HEAD_BYTES].decode("utf-16" if is_wide else "latin-1", "replace").removeprefix("\xef\xbb\xbf")
+    if kind := _kind_by_head(head, name):
+        return kind
+    if NOTEBOOK_START.match(head) and b'"nbformat"' in content and b'"cells"' in content:
+        return Kind.NOTEBOOK
+    if name.endswith((".csv", ".tsv")):
+        return Kind.CSV
+    return Kind.TEXT if is_wide or _is_utf8(content) else Kind.LEGACY
+
+
+def _kind_by_head(head: str, name: str) -> Kind | None:
     if HTML_START.match(head) or (name.endswith((".html", ".htm", ".xhtml")) and TAG.search(head)):
         return Kind.HTML
     if LATEX_START.match(head) or (name.endswith((".tex", ".latex", ".ltx")) and "\\" in head):
         return Kind.LATEX
     if VTT_START.match(head) or SRT_START.match(head):
         return Kind.SUBTITLES
-    if _is_mail(head, name):
-        return Kind.MAIL
-    if name.endswith((".csv", ".tsv")):
-        return Kind.CSV
-    return Kind.TEXT if is_wide or _is_utf8(content) else Kind.LEGACY
+    return Kind.MAIL if _is_mail(head, name) else None
 
 
 def _is_mail(head: str, name: str) -> bool:
