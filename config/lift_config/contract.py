@@ -293,20 +293,22 @@ class LearningRecord:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What a registered engine says of itself. `slots`: adapters that it answers from at once."""
+    """What a registered engine serves."""
 
     base_model: str
     base_revision: str
-    slots: int
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Engines may be newer than we are: what else they say is passed over."""
+        """Engines may be newer than we are: what else they say is passed over. ValueError for what is no record."""
         values = json.loads(text)
-        return cls(values["base_model"], values["base_revision"], values["slots"])
+        try:
+            return cls(str(values["base_model"]), str(values["base_revision"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no EngineRecord: {text!r}") from error
 
 
 @dataclass(frozen=True)

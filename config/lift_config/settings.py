@@ -8,6 +8,7 @@ values that contradict each other are refused with the field's name.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -22,6 +23,8 @@ from pydantic_settings import (
 
 from lift_config.recipe import load_recipes
 
+ADDRESS = re.compile(r"https?://(?:\[[0-9a-fA-F:.]+\]|[^\s/:@?#\[\]]+)(?::(?P<port>\d{1,5}))?/?")
+LAST_PORT = 65535
 EVERY_ADDRESS = ("0.0.0.0", "::")
 BUNDLED_MODEL = "smollm2-135m-instruct"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM allows
@@ -210,9 +213,12 @@ class Settings(BaseSettings):
             )
         if not self.engine.address and self.engine.host in EVERY_ADDRESS:
             raise ValueError(f"engine.address: others cannot reach {self.engine.host}; say how they reach this machine")
-        address = urlsplit(self.engine.address)
-        if self.engine.address and (address.scheme not in ("http", "https") or not address.hostname):
+        address = ADDRESS.fullmatch(self.engine.address)
+        if self.engine.address and not address:
             raise ValueError(f"engine.address: {self.engine.address!r} is not like http://host:port")
+        first_port = int((address and address["port"]) or self.engine.port)
+        if first_port + self.engines - 1 > LAST_PORT:
+            raise ValueError(f"engine.address: {self.engines} engines from port {first_port} on are too many")
 
     @property
     def base_model_is_folder(self) -> bool:

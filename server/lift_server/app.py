@@ -80,7 +80,9 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         keys = Keys(redis, records.store)
         metrics = Metrics(settings.slo)
         hotload = Hotload(engine, records, blobs, metrics)
-        watcher = JobWatcher(channel, records, hotload.job_changed, partial(recover, records, keys))
+        passages = Passages()
+        changed = partial(_changed, hotload, passages, records)
+        watcher = JobWatcher(channel, records, changed, partial(recover, records, keys))
         traces = _traces(settings.otlp_endpoint)
         if traces:
             resources.push_async_callback(traces.close)
@@ -91,7 +93,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
             engine,
             hotload,
             watcher,
-            Passages(),
+            passages,
             metrics,
             gate,
             Converter(),
@@ -113,6 +115,13 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
             task = asyncio.create_task(work)
             resources.push_async_callback(_stop, task)
         yield state
+
+
+async def _changed(hotload: Hotload, passages: Passages, records: Records, job_key: str) -> None:
+    """Another server may have deleted it, and this one have its text in memory."""
+    await hotload.job_changed(job_key)
+    if await records.job(job_key) is None:
+        await passages.forget(job_key)
 
 
 def _traces(endpoint: str) -> Traces | None:

@@ -38,6 +38,7 @@ class Breaker:
     def __init__(self, name: str, probe: Callable[[], Awaitable[bool]]) -> None:
         self.is_open = False  # it hangs
         self.is_away = False  # it hangs, or could not be connected to, or has only just come back
+        self._is_retired = False
         self._name, self._probe = name, probe
         self._waiting: dict[asyncio.Timeout, float] = {}
         self._streams: dict[Stream, float] = {}  # when each was heard last
@@ -79,6 +80,16 @@ class Breaker:
         self.is_away = True
         self._look()
 
+    def retire(self) -> None:
+        """The engine is known no more: watched as long as anybody waits or listens, and not for its return."""
+        self._is_retired = True
+
+    def restore(self) -> None:
+        """It is known again; where it was away, it has to answer for a while as any other."""
+        self._is_retired = False
+        if self.is_away:
+            self._look()
+
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
@@ -89,10 +100,10 @@ class Breaker:
             self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """While anybody waits or listens, or the engine is away."""
+        """While anybody waits or listens, or the engine is away and may come back."""
         answered = unanswered = 0
         self._pause_s = LOOK_S
-        while self._waiting or self._streams or self.is_away:
+        while self._waiting or self._streams or (self.is_away and not self._is_retired):
             await asyncio.sleep(self._pause_s)
             if not self.is_away and not self._is_suspect():
                 answered = unanswered = 0

@@ -50,7 +50,7 @@ class Engine:
 
     def __init__(self, urls: Sequence[str], api_key: str) -> None:
         self._urls: Sequence[str] = urls
-        self._breakers = {url: self._breaker(url) for url in urls}  # also of those that are known no more
+        self._breakers = {url: self._breaker(url) for url in urls}  # also of those that are known no more, while asked
         self._in_flight: Counter[str] = Counter()  # this server's requests, whatever they ask
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -63,14 +63,15 @@ class Engine:
             await breaker.close()
         await self._session.close()
 
-    async def know(self, urls: Sequence[str]) -> None:
-        """These from now on; what is being asked of others goes on there."""
-        gone = set(self._urls) - set(urls)
+    def know(self, urls: Sequence[str]) -> None:
+        """These from now on; what is being asked of others goes on there, and is given up where they hang."""
+        for url in set(self._urls) - set(urls):
+            self._breakers[url].retire()
         for url in set(urls) - set(self._urls):
-            self._breakers[url] = self._breaker(url)
+            self._breakers.setdefault(url, self._breaker(url)).restore()
         self._urls = urls
-        for url in gone:
-            await self._breakers[url].close()
+        for url in [one for one in self._breakers if one not in urls and not self._in_flight[one]]:
+            del self._breakers[url]
 
     def home(self, name: str) -> str:
         """The engine that `name` belongs to, whether it can be asked or not; empty where there is none."""
@@ -242,7 +243,9 @@ class Engine:
     @asynccontextmanager
     async def _reply(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """EngineUnavailable for whatever goes wrong on the way there and back, and at once where the engine hangs."""
-        base, breaker = next(one for one in self._breakers.items() if url.startswith(f"{one[0]}/"))
+        base, breaker = next((one for one in self._breakers.items() if url.startswith(f"{one[0]}/")), ("", None))
+        if breaker is None:
+            raise EngineUnavailable  # it was forgotten between two requests
         self._in_flight[base] += 1
         try:
             async with breaker.patience():

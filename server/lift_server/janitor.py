@@ -55,14 +55,20 @@ async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
     deleted: Counter[str] = Counter()
     for folder, unnamed in FOLDERS.items():
         async for name in _old(records, folder, young_s):
-            async with records.lock(name.partition("-")[0]):  # an adapter's job: its content may be uploaded again now
-                if not await unnamed(records, name):
-                    continue
-                for path in _paths(folder, name):
-                    await records.discard(path)
-            deleted[folder] += 1
-            log.info("%s/%s is named by nothing: deleted", folder, name)
+            if await unnamed(records, name) and await _deleted(records, folder, name, unnamed):
+                deleted[folder] += 1
+                log.info("%s/%s is named by nothing: deleted", folder, name)
     return deleted
+
+
+async def _deleted(records: Records, folder: str, name: str, unnamed: Unnamed) -> bool:
+    """Not where its content was uploaded again meanwhile: asked once more under the job's lock."""
+    async with records.lock(name.partition("-")[0]):
+        if not await unnamed(records, name):
+            return False
+        for path in _paths(folder, name):
+            await records.discard(path)
+    return True
 
 
 async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[str], bool]) -> int:

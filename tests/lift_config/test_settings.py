@@ -182,6 +182,8 @@ def test_an_engines_address_as_others_reach_it() -> None:
         ({"api_key": ""}, "engine.api_key: engine.registered needs one"),
         ({"urls": ["http://10.0.0.5:8100"]}, "engine.urls: not together with engine.registered"),
         ({"host": "0.0.0.0"}, "engine.address: others cannot reach 0.0.0.0"),
+        ({"address": "http://gpu-5/engine"}, "engine.address: 'http://gpu-5/engine' is not like http://host:port"),
+        ({"address": "http://gpu-5:65536"}, "engine.address: 1 engines from port 65536 on are too many"),
         ({"address": "gpu-5:8100"}, "engine.address: 'gpu-5:8100' is not like http://host:port"),
     ],
 )

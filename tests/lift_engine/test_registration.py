@@ -17,7 +17,7 @@ from lift_engine.registration import stay_registered
 
 URL = "http://10.0.0.5:8100"
 KEY = engine_redis_key(URL)
-RECORD = EngineRecord("base", "main", 4)
+RECORD = EngineRecord("base", "main")
 
 
 class FakeCore:

@@ -138,6 +138,37 @@ async def test_a_stream_that_is_silent_while_the_core_lives_goes_on(stalling: St
     assert engine_client.hanging() == 0
 
 
+async def test_one_that_is_known_no_more_is_watched_while_it_is_asked(
+    stalling: Stalling, engine_client: Engine
+) -> None:
+    """Else what waits for its answer would wait for ever."""
+    asking = asyncio.create_task(engine_client.load(stalling.url, ADAPTER))
+    async with asyncio.timeout(5):
+        while not stalling.heard:
+            await asyncio.sleep(0.01)
+        engine_client.know(())
+        with pytest.raises(EngineUnavailable):
+            await asking
+
+
+async def test_one_that_is_known_no_more_is_not_probed_for_ever_and_may_come_back(
+    stalling: Stalling, engine_client: Engine
+) -> None:
+    with pytest.raises(EngineUnavailable):
+        await engine_client.load(stalling.url, ADAPTER)
+    watching = engine_client._breakers[stalling.url]._watching
+    engine_client.know(())
+    assert engine_client.away() == 0
+    assert watching
+    async with asyncio.timeout(5):
+        await watching
+    with pytest.raises(EngineUnavailable):
+        await engine_client.load(stalling.url, ADAPTER)
+    stalling.goes_on()
+    engine_client.know((stalling.url,))
+    assert await engine_client.load(stalling.url, ADAPTER) == "resident"
+
+
 async def test_a_refusal_opens_nothing(stalling: Stalling) -> None:
     client = Engine((url := "http://127.0.0.1:9",), "")
     for _ in range(5):

@@ -81,7 +81,11 @@ def test_a_paragraph_goes_on_over_the_page() -> None:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(pdf([[], []]), "no_text_layer"), (pdf([lines(LOG)], made_files.ENCRYPTED), "encrypted_document")],
+    [
+        (pdf([[], []]), "no_text_layer"),
+        (pdf([[]], fields=["/FT/Tx/T(signed)/V(yes)"]), "no_text_layer"),  # a scan that was signed
+        (pdf([lines(LOG)], made_files.ENCRYPTED), "encrypted_document"),
+    ],
 )
 def test_pdfs_without_text(content: bytes, code: str) -> None:
     with pytest.raises(Refused) as refused:
@@ -157,12 +161,14 @@ def test_charts_and_diagrams() -> None:
         "g2": diagram("Lamp", "Horn"),
         "g3": chart("", {"Share": {"Oil": "0.25"}}, form="0.0%"),
         "g4": chart("", {"Opened": {"Horn": "27400.5"}}, form='d" of "mmmm" "yyyy'),
-        "g5": chart("", {"Depth": {"Bay": "deep"}}, form="[Red]0"),
+        "g5": chart("", {"2024.10": {"1.10": "12345678901", "01067": "deep"}}, form="[Red]0"),
+        "g6": chart("", {"Opened": {"Horn": "366"}}, form="yyyy").replace("<c:chart>", "<c:date1904/><c:chart>"),
     }
     kinds = {key: "relIds" if key == "g2" else "chart" for key in parts}
     slide = shape("Before.") + "".join(graphic(key, kind) for key, kind in kinds.items()) + graphic("gone")
     assert cleaned(archive.read(pptx([slide], {}, parts))) == (
-        f"Before.\n\n{SHIPS_TEXT}\n\nLamp\nHorn\n\nOil; Share: 25%\n\nHorn; Opened: 1975-01-06\n\nBay; Depth: deep"
+        f"Before.\n\n{SHIPS_TEXT}\n\nLamp\nHorn\n\nOil; Share: 25%\n\nHorn; Opened: 1975-01-06\n\n"
+        "1.10; 2024.10: 12345678901\n01067; 2024.10: deep\n\nHorn; Opened: 1905-01-01"
     )
     drawn = "".join(f"<w:p><w:r><w:drawing>{graphic(key, kinds[key])}</w:drawing></w:r></w:p>" for key in ("g1", "g2"))
     found = cleaned(archive.read(docx(paragraph("Before.") + drawn + paragraph("After."), parts)))
@@ -253,6 +259,7 @@ RTF = rb"""{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}{\*\generator x;}\pard D
 
 def test_rtf() -> None:
     picture = rb"{\pict\jpegblip \bin ffd8ffe0}"
+    assert cleaned(rtf.read(rb"{\rtf1\binfsxn7 C:\\bin\\tools}")) == "C:\\bin\\tools"
     assert rtf.read(RTF) == rtf.read(RTF.replace(rb"Der", picture + rb"Der"))
     assert cleaned(rtf.read(RTF)) == "Der Fluß ist lang.\n\n\u0414\u043e\u043c it is.\n\nYear | Keeper\n1874 | Holm"
 

@@ -317,7 +317,7 @@ async def test_registered_engines(engine: Any, own_redis: Redis, own_valkey_url:
     assert not_ok(parts["engines"]) == [("FAIL", "none is registered")]
     for url in (engine.url, "http://127.0.0.1:9"):
         await own_redis.sadd(ENGINES_KEY, url)
-        await own_redis.set(engine_redis_key(url), EngineRecord(BASE, "main", 2).to_json())
+        await own_redis.set(engine_redis_key(url), EngineRecord(BASE, "main").to_json())
     _, parts = await doctor()
     assert {finding["part"]: finding["state"] for finding in parts["engine"]} == {
         "engine http://127.0.0.1:9": "FAIL",

@@ -188,6 +188,19 @@ async def test_a_deleted_document_is_searched_no_more(front_end: Any) -> None:
     assert len(kept) == 0
 
 
+async def test_nor_by_another_server(front_end: Any, start: Any) -> None:
+    other = await start()
+    document = await front_end.upload(TEXT)
+    question = {"document_id": document["id"], "lift": {"mode": "context", "evidence": True}}
+    assert (await other.ask(QUESTION, **question)).json()["lift"]["evidence"]
+    kept = other.app.state.lift.passages._kept
+    assert len(kept) == 1
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    async with asyncio.timeout(5):
+        while kept:
+            await asyncio.sleep(0.01)
+
+
 def test_the_last_question() -> None:
     parts = [{"type": "text", "text": "Who?"}, {"type": "image_url"}, {"type": "text", "text": "When?"}]
     turns = [{"role": "user", "content": parts}, {"role": "assistant", "content": "Yes"}]

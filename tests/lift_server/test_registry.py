@@ -12,9 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.lift_server.conftest import BASE, FakeEngine, FrontEnd, served
 
 from lift_config.contract import ENGINES_KEY, EngineRecord, engine_redis_key
+from lift_engine.registration import RENEW_S
 from lift_server import registry
 
 REGISTERED = {"registered": True, "api_key": "shared"}
+REAL_LOOK_S = registry.LOOK_S
 Start = Callable[..., Awaitable[FrontEnd]]
 
 
@@ -25,7 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def register(redis: Redis, url: str, base_model: str = BASE, revision: str = "main") -> None:
     await redis.sadd(ENGINES_KEY, url)
-    await redis.set(engine_redis_key(url), EngineRecord(base_model, revision, 2).to_json())
+    await redis.set(engine_redis_key(url), EngineRecord(base_model, revision).to_json())
 
 
 async def known(front_end: FrontEnd, *urls: str) -> None:
@@ -85,6 +87,49 @@ async def test_one_with_another_base_model_is_not_asked(
     assert caplog.text.count("it serves another base model or revision") == 2
 
 
+async def test_what_is_no_record_is_told_and_costs_nothing_else(
+    front_end: FrontEnd, redis: Redis, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, record in enumerate(("no JSON", "[]", '{"base_model": "another"}')):
+        await redis.sadd(ENGINES_KEY, f"http://10.0.0.{number}:8100")
+        await redis.set(engine_redis_key(f"http://10.0.0.{number}:8100"), record)
+    await register(redis, engine.url)
+    await known(front_end, engine.url)
+    for number in range(3):
+        assert f"engine http://10.0.0.{number}:8100 is not asked" in caplog.text
+
+
+async def test_an_address_that_a_killed_engine_left_goes(front_end: FrontEnd, redis: Redis, engine: FakeEngine) -> None:
+    await redis.sadd(ENGINES_KEY, "http://10.0.0.5:8100")
+    await register(redis, engine.url)
+    async with asyncio.timeout(5):
+        while await redis.smembers(ENGINES_KEY) != {engine.url.encode()}:
+            await asyncio.sleep(0.01)
+    await known(front_end, engine.url)
+
+
+async def test_a_question_outlives_its_engines_registration(
+    front_end: FrontEnd, redis: Redis, engine: FakeEngine
+) -> None:
+    await register(redis, engine.url)
+    await known(front_end, engine.url)
+    engine.gate = asyncio.Event()
+    body = {"model": BASE, "messages": [{"role": "user", "content": "?"}], "stream": True}
+    asking = asyncio.create_task(front_end.client.post("/v1/chat/completions", json=body))
+    async with asyncio.timeout(5):
+        while not engine.asked:
+            await asyncio.sleep(0.01)
+    await redis.delete(ENGINES_KEY, engine_redis_key(engine.url))
+    await known(front_end)
+    engine.gate.set()
+    assert (await asking).text.endswith("data: [DONE]\n\n")
+
+
+def test_an_engine_registers_again_before_it_is_forgotten() -> None:
+    """After a loss of Redis's data, say. The real constants."""
+    assert REAL_LOOK_S * registry.MISSES > RENEW_S + REAL_LOOK_S
+
+
 async def test_a_redis_that_is_away_or_lost_its_data_costs_no_engine(
     front_end: FrontEnd, redis: Redis, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +137,7 @@ async def test_a_redis_that_is_away_or_lost_its_data_costs_no_engine(
     await known(front_end, engine.url)
     really, looks, is_away = registry.registered, 0, True
 
-    async def registered(client: Redis) -> dict[str, EngineRecord]:
+    async def registered(client: Redis) -> dict[str, EngineRecord | None]:
         nonlocal looks
         looks += 1
         if is_away:

@@ -15,7 +15,7 @@ from lift_workers.registry import engines
 
 async def register(redis: Redis, url: str, base_model: str = "base") -> None:
     await redis.sadd(ENGINES_KEY, url)
-    await redis.set(engine_redis_key(url), EngineRecord(base_model, "main", 2).to_json())
+    await redis.set(engine_redis_key(url), EngineRecord(base_model, "main").to_json())
 
 
 def settings(home: Path, **engine: object) -> Settings:
@@ -35,5 +35,7 @@ async def test_as_they_are_registered(redis: Redis, tmp_path: Path, monkeypatch:
     await register(redis, "http://10.0.0.7:8100", base_model="another")
     await redis.sadd(ENGINES_KEY, "http://10.0.0.8:8100")  # its lease has ended
     assert await look_up() == []  # hundreds of samples: Redis is not asked for each
+    await redis.sadd(ENGINES_KEY, "http://10.0.0.9:8100")
+    await redis.set(engine_redis_key("http://10.0.0.9:8100"), "no record")
     monkeypatch.setattr(registry, "LOOK_S", 0.0)
     assert await look_up() == ["http://10.0.0.5:8100", "http://10.0.0.6:8100"]

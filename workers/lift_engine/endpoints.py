@@ -50,12 +50,12 @@ class LiftEndpoints:
         await state.lift_hot_loader.make_room()
         state.lift_liveness = asyncio.create_task(end_with(engine_client))
         if (settings := Settings()).engine.registered:
-            state.lift_registration = asyncio.create_task(_registration(settings, args.max_loras, engine_client))
+            state.lift_registration = asyncio.create_task(_registration(settings, engine_client))
 
 
-async def _registration(settings: Settings, slots: int, core: Core) -> None:
+async def _registration(settings: Settings, core: Core) -> None:
     address = settings.engine_address(int(os.environ.get(INDEX_VARIABLE, "0")))
-    record = EngineRecord(settings.model_name, settings.base_revision, slots)
+    record = EngineRecord(settings.model_name, settings.base_revision)
     async with Redis.from_url(settings.redis_url, socket_timeout=REDIS_TIMEOUT_S) as redis:
         await stay_registered(redis, address, record, core)
 

@@ -5,6 +5,7 @@ In: settings, Redis. Out: addresses, asked for before every round through them.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,8 @@ from redis.asyncio import Redis
 
 from lift_config.contract import ENGINES_KEY, EngineRecord, engine_redis_key
 from lift_config.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LookUp = Callable[[], Awaitable[Sequence[str]]]
 
@@ -48,6 +51,13 @@ class Registered:
     async def _registered(self) -> list[str]:
         members: Any = await self._redis.smembers(ENGINES_KEY)
         urls = sorted(member.decode() for member in members)
-        told = await self._redis.mget([engine_redis_key(url) for url in urls]) if urls else []
-        records = {url: EngineRecord.from_json(record) for url, record in zip(urls, told, strict=True) if record}
-        return [url for url, record in records.items() if (record.base_model, record.base_revision) == self._base]
+        told: list[Any] = await self._redis.mget([engine_redis_key(url) for url in urls]) if urls else []
+        return [url for url, record in zip(urls, told, strict=True) if record and self._serves_ours(url, record)]
+
+    def _serves_ours(self, url: str, record: bytes) -> bool:
+        try:
+            engine = EngineRecord.from_json(record)
+        except ValueError as error:
+            logger.warning("engine %s is not asked: %s", url, error)
+            return False
+        return (engine.base_model, engine.base_revision) == self._base

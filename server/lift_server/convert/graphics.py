@@ -16,8 +16,9 @@ from lift_server.convert.archive import Archive, attribute, local
 from lift_server.convert.package import targets
 
 KINDS = ("chart", "relIds")  # elements of a graphicFrame: a chart, a diagram
+NUMBERS = ("numRef", "numLit")
 CATEGORIES, VALUES = ("cat", "xVal"), ("val", "yVal")
-FIRST_DAY = date(1899, 12, 30)  # that spreadsheets count from
+FIRST_CALENDAR, SECOND_CALENDAR = date(1899, 12, 30), date(1904, 1, 1)  # what a workbook's days count from
 QUOTED = re.compile(r'"[^"]*"|\\.|\[[^\]]*\]')  # of a number's format: what is written as it stands
 
 
@@ -37,14 +38,15 @@ def lines(archive: Archive, parts: dict[str, str], element: Element) -> list[str
 
 def _chart(root: Element) -> Iterator[str]:
     series = [one for one in root.iter() if local(one) == "ser"]
-    columns = [_points(one, VALUES) for one in series]
+    first_day = SECOND_CALENDAR if _counts_from_1904(root) else FIRST_CALENDAR
+    columns = [_points(one, VALUES, first_day) for one in series]
     labels: dict[int, str] = {}
     for one in series:
-        labels = _points(one, CATEGORIES) | labels
+        labels = _points(one, CATEGORIES, first_day) | labels
     title = next((_words(one) for one in root.iter() if local(one) == "title"), "") if _has_title(root) else ""
     if title:
         yield title
-    header = ["", *(" ".join(_points(one, ("tx",)).values()) for one in series)]
+    header = ["", *(" ".join(_points(one, ("tx",), first_day).values()) for one in series)]
     for at in sorted({at for column in columns for at in column}):
         yield rows.line([labels.get(at, ""), *(column.get(at, "") for column in columns)], header)
 
@@ -54,32 +56,38 @@ def _has_title(root: Element) -> bool:
     return any(local(one) == "title" for chart in root if local(chart) == "chart" for one in chart)
 
 
-def _points(series: Element, names: tuple[str, ...]) -> dict[int, str]:
+def _counts_from_1904(root: Element) -> bool:
+    return any(local(one) == "date1904" and (attribute(one, "val") or "1") in ("1", "true") for one in root)
+
+
+def _points(series: Element, names: tuple[str, ...], first_day: date) -> dict[int, str]:
     """By their places. Of categories in several levels the innermost, which comes first."""
     found = next((one for one in series if local(one) in names), None)
     if found is None:
         return {}
     levels = [one for one in found.iter() if local(one) == "lvl"]
     source = levels[0] if levels else found
-    form = next((one.text or "" for one in found.iter() if local(one) == "formatCode"), "")
     points = [one for one in source.iter() if local(one) == "pt"]
     if not points:  # a name that is no reference
         return {0: text} if (text := _text(source, "v")) else {}
+    if not any(local(one) in NUMBERS for one in found):
+        return {int(attribute(one, "idx") or 0): _text(one, "v") for one in points}
+    form = next((one.text or "" for one in found.iter() if local(one) == "formatCode"), "")
     return {
-        int(attribute(one, "idx") or 0): _number(_text(one, "v"), attribute(one, "formatCode") or form)
+        int(attribute(one, "idx") or 0): _number(_text(one, "v"), attribute(one, "formatCode") or form, first_day)
         for one in points
     }
 
 
-def _number(text: str, form: str) -> str:
+def _number(text: str, form: str, first_day: date) -> str:
     """As the chart shows it, as far as a reader minds: no digits of binary fractions, percents and days as such."""
     with suppress(ValueError, OverflowError):
         value, form = float(text), QUOTED.sub("", form).lower()
         if "%" in form:
-            return f"{100 * value:.10g}%"
+            return f"{100 * value:.15g}%"
         if "y" in form or ("d" in form and "m" in form):
-            return (FIRST_DAY + timedelta(days=value)).isoformat()
-        return f"{value:.10g}"
+            return (first_day + timedelta(days=value)).isoformat()
+        return f"{value:.15g}"
     return text
 
 

@@ -28,16 +28,16 @@ def read(content: bytes) -> str:
         pages.append(_lines(page))
         if fields := "\n".join(form.lines(document, page)):
             filled_in.append(PAGE.format(number) + fields)
-    text = "\n\n".join([joined(pages), *filled_in])
+    text = joined(pages)
     if _has_words(text):
-        return text
+        return "\n\n".join([text, *filled_in])
     if not ocr.is_installed():
         message = f"The PDF has no text layer: its pages are pictures. {ocr.ADVICE}"
         raise Refused(message, code="no_text_layer")
     text = ocr.text_of(document)
     if not _has_words(text):
         raise Refused("The PDF has no text layer, and no text was recognized on its pages.", code="no_text_layer")
-    return text
+    return "\n\n".join([text, *filled_in])
 
 
 def _has_words(text: str) -> bool:

@@ -26,7 +26,7 @@ async def registered_engines(settings: Settings) -> list[Finding]:
     url = settings.redis_url or embedded_url(settings.home.resolve()) or ""
     try:
         async with Redis.from_url(url, decode_responses=True, socket_timeout=REDIS_S) as redis:
-            told = await registered(redis)
+            told = [url for url, record in (await registered(redis)).items() if record]
     except (RedisError, ValueError, OSError) as error:
         return [fail("engines", f"Redis does not tell which there are: {error}", "see redis above")]
     if not told:
