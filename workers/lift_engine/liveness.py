@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 GRACE_S = 10.0  # for vLLM to answer what it can, and to end by itself
+SLICES = 10
 HANG_S = 300.0  # no step takes so long; the server has asked other engines since breaker.py's 30 s
 
 
@@ -51,10 +52,11 @@ async def _dies(core: Core) -> None:
 async def _hangs(core: Core) -> None:
     while True:
         probe = asyncio.ensure_future(core.is_sleeping())
-        await asyncio.wait({probe}, timeout=HANG_S)
+        for _ in range(SLICES):  # a machine that was paused comes back in one of them, and the core answers in the next
+            await asyncio.wait({probe}, timeout=HANG_S / SLICES)
         if not probe.done():
             probe.cancel()
             return
         if error := probe.exception():  # an answer too; of a core that is dead `_dies` knows
             logger.warning("vLLM's core answered its probe with %r", error)
-        await asyncio.sleep(HANG_S / 10)
+        await asyncio.sleep(HANG_S / SLICES)
