@@ -55,7 +55,8 @@ def _report(values: dict[str, Any], arguments: argparse.Namespace) -> Iterator[s
         "",
         f"`scripts/bench_faults.py --kills {arguments.kills} --seed {arguments.seed}`; " + stated(values["measured"]),
         "Real vLLM on CPU (float32), real Valkey, two workers, three owners; lease 5 s. `lose` kills Redis, which",
-        "comes back empty. Each fault comes after the product was ready again from the last one.",
+        "comes back empty. Each fault comes after the product was ready again from the last one. What was still to be",
+        "trained a minute after the last one, its owners cancelled.",
         "",
         f"{values['minutes']} minutes. {values['kills']} kills, {values['of the engine']} of them of the engine, "
         f"and {values['pauses']} pauses. {values['documents']} documents taken in, {values['deleted']} deleted; "

@@ -105,6 +105,16 @@ class Load:
             self.journal.fate(self.name, document, Fate.CANCELLING)
             await self._client.post(f"/documents/{document}/cancel", cast_to=object)
 
+    async def cancel_unfinished(self) -> None:
+        """All that is still to be trained, at the end."""
+        page: Any = await self._client.get("/documents", cast_to=object, options={"params": {"limit": 100}})
+        for document in page["data"]:
+            if document["unfinished"]:
+                if document["id"] not in self.owned.fates:
+                    self.journal.uploaded(self.name, document["id"], "")  # its answer had been lost
+                self.journal.fate(self.name, document["id"], Fate.CANCELLING)
+                await self._client.post(f"/documents/{document['id']}/cancel", cast_to=object)
+
     async def delete(self) -> None:
         if document := self._one():
             self.journal.fate(self.name, document, Fate.DELETING)

@@ -31,7 +31,8 @@ from lift_server.store import open_store
 
 OWNERS = ("ada", "bert", "cleo")
 LEASE_S = 5  # shorter than the longer pauses: a worker that is paused loses its job while it holds it
-REST_S = 1800  # with all that is still queued: what owners uploaded while nothing could be trained
+TRAIN_S = 60  # what is still queued then, uploaded while nothing could be trained, its owners cancel
+REST_S = 600
 # float32, where one adapter says the same whatever else is computed; two workers, so that one may take the other's job;
 # the engine is found in Redis, which may lose it.
 ENVIRONMENT = {
@@ -80,6 +81,9 @@ async def _work(product: Product, keys: dict[str, Key], journal: Journal, *, see
         stop.set()
         await asyncio.gather(injecting, *at_work)
         say("all faults were put; coming to rest")
+        await asyncio.to_thread(_trained, product, keys)
+        for load in loads:
+            await load.cancel_unfinished()
         shown = await asyncio.to_thread(_at_rest, product, keys)
         await _clean(product)
         for load in loads:
@@ -88,6 +92,17 @@ async def _work(product: Product, keys: dict[str, Key], journal: Journal, *, see
     finally:
         for load in loads:
             await load.close()
+
+
+def _trained(product: Product, keys: dict[str, Key]) -> None:
+    """Returns when nothing is left to be trained, or after TRAIN_S."""
+    until_s = time.monotonic() + TRAIN_S
+
+    def nothing_is_left() -> bool:
+        left = [one for key in keys.values() for one in _documents(product, key) if one["unfinished"]]
+        return not left or time.monotonic() > until_s
+
+    until(nothing_is_left, 2 * TRAIN_S)
 
 
 def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
