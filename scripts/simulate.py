@@ -11,13 +11,13 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench_common import TABLES, stated, table, where, write
-from lift_server.placement import lightest, order
+from lift_server.placement import Load, lightest, order
 from simulate_parts import Cluster, Demand, Machine, Policy, Service
 
 Json = dict[str, Any]
@@ -158,15 +158,15 @@ def _percentiles(ordered: Sequence[float]) -> dict[str, float]:
     return {f"p{percent}": ordered[len(ordered) * percent // 100] for percent in PERCENTS}
 
 
-def _random(name: str, loads: Any, draw: random.Random) -> str:
+def _random(name: str, loads: Mapping[str, Load], draw: random.Random) -> str:
     return draw.choice(list(loads))
 
 
-def _lightest(name: str, loads: Any, draw: random.Random) -> str:
+def _lightest(name: str, loads: Mapping[str, Load], draw: random.Random) -> str:
     return lightest(str(draw.random()), loads)[0]
 
 
-def _order(name: str, loads: Any, draw: random.Random) -> str:
+def _order(name: str, loads: Mapping[str, Load], draw: random.Random) -> str:
     return order(name, loads)[0]
 
 
@@ -175,7 +175,7 @@ def _check(what: str, simulated: float, known: float) -> Json:
 
 
 def _is_document(compared: Json) -> bool:
-    return compared["asked"] == "document" and compared["plan"]["tokens"] > 4
+    return bool(compared["asked"] == "document" and compared["plan"]["tokens"] > 4)
 
 
 def _seconds(span: Json) -> float:
