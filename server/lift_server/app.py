@@ -81,7 +81,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         metrics = Metrics(settings.slo)
         hotload = Hotload(engine, records, blobs, metrics)
         passages = Passages()
-        changed = partial(_changed, hotload, passages, records)
+        changed = partial(_changed, hotload, passages)
         watcher = JobWatcher(channel, records, changed, partial(recover, records, keys))
         traces = _traces(settings.otlp_endpoint)
         if traces:
@@ -117,10 +117,9 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
         yield state
 
 
-async def _changed(hotload: Hotload, passages: Passages, records: Records, job_key: str) -> None:
+async def _changed(hotload: Hotload, passages: Passages, job_key: str) -> None:
     """Another server may have deleted it, and this one have its text in memory."""
-    await hotload.job_changed(job_key)
-    if await records.job(job_key) is None:
+    if await hotload.job_changed(job_key) is None:
         await passages.forget(job_key)
 
 

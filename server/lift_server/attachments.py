@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lift_config.contract import DocumentRecord, JobRecord, job_documents_redis_key
+from lift_config.recipe import Recipe
 from lift_server import documents
 from lift_server.dialects.dialect import FilePart
 from lift_server.errors import DocumentNotFound, InvalidRequest, TooLarge
@@ -44,13 +45,15 @@ async def attach(state: State, question: Question) -> Question:
         return question
     inline = await asyncio.to_thread(_one, question.inline, state.settings.server.max_upload_bytes)
     if question.document_id is not None:
-        document, _ = await documents.find(state, question.owner, question.document_id)
-        if document.sha256 != inline.sha256:
+        named, _ = await documents.find(state, question.owner, question.document_id)
+        if named.sha256 != inline.sha256:
             raise _two(inline.place)
         return replace(question, inline=())
-    async with state.records.lock(f"inline {question.owner} {inline.sha256}"):
-        upload = _upload(question, inline)
-        document = await _document(state, question, upload, inline.sha256)
+    upload = _upload(question, inline)
+    document = await _seen_before(state, question, upload, inline.sha256)
+    if document is None:  # else each turn of a conversation would ask Redis for the lock, and wait for it
+        async with state.records.lock(f"inline {question.owner} {inline.sha256}"):
+            document = await _document(state, question, upload, inline.sha256)
     return replace(question, document_id=document.id, inline=())
 
 
@@ -83,10 +86,23 @@ def _decoded(part: FilePart, limit_bytes: int) -> Inline:
     return Inline(place, part.filename, content, hashlib.sha256(content).hexdigest())
 
 
+async def _seen_before(state: State, question: Question, upload: Upload, sha256: str) -> DocumentRecord | None:
+    """The document of bytes that this server has read already."""
+    recipe, seen = _seen(state, upload, sha256)
+    if (key := state.inline_keys.get(seen)) is None:
+        return None
+    return await _known(state, question, fresh_job(state.settings, upload, key, recipe), sha256)
+
+
+def _seen(state: State, upload: Upload, sha256: str) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe, and what these bytes are known by."""
+    recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="lift.recipe")
+    return recipe, (upload.owner, sha256, plain_name(upload.filename) or "", recipe.name)
+
+
 async def _document(state: State, question: Question, upload: Upload, sha256: str) -> DocumentRecord:
     """Bytes that were read before are not read again, as long as their document is there."""
-    recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="lift.recipe")
-    seen = (upload.owner, sha256, plain_name(upload.filename) or "", recipe.name)
+    recipe, seen = _seen(state, upload, sha256)
     converted = None
     if (key := state.inline_keys.get(seen)) is None:
         converted = await read_text(state, upload)

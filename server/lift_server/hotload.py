@@ -65,8 +65,8 @@ class Hotload:
         """Whether a question is being answered from it here, or it is being removed."""
         return adapter_id in self._in_flight or adapter_id in self._removing
 
-    async def job_changed(self, job_key: str) -> None:
-        """Load a just published version before it is asked for; that goes on in the background."""
+    async def job_changed(self, job_key: str) -> JobRecord | None:
+        """Load a just published version before it is asked for; that goes on in the background. Returns the job."""
         job = await self._records.job(job_key)
         known = self._published.pop(job_key, None)
         if job is not None:
@@ -77,6 +77,7 @@ class Hotload:
             self._published[job_key] = len(job.adapters)
         else:
             self._metrics.forget(job_key)
+        return job
 
     async def remove(self, job: JobRecord) -> None:
         """Remove a deleted job's adapters. Waits REMOVAL_S at most; goes on in the background."""

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -102,8 +103,11 @@ class Load:
 
     async def cancel(self) -> None:
         if document := self._one():
-            self.journal.fate(self.name, document, Fate.CANCELLING)
-            await self._client.post(f"/documents/{document}/cancel", cast_to=object)
+            await self._cancel(document)
+
+    async def _cancel(self, document: str) -> None:
+        self.journal.fate(self.name, document, Fate.CANCELLING)
+        await self._client.post(f"/documents/{document}/cancel", cast_to=object)
 
     async def cancel_unfinished(self) -> None:
         """All that is still to be trained, at the end."""
@@ -112,8 +116,7 @@ class Load:
             if document["unfinished"]:
                 if document["id"] not in self.owned.fates:
                     self.journal.uploaded(self.name, document["id"], "")  # its answer had been lost
-                self.journal.fate(self.name, document["id"], Fate.CANCELLING)
-                await self._client.post(f"/documents/{document['id']}/cancel", cast_to=object)
+                await self._tell(partial(self._cancel, document["id"]))  # it may have ended this moment
 
     async def delete(self) -> None:
         if document := self._one():
@@ -168,7 +171,7 @@ class Load:
         try:
             await act()
         except (openai.APITimeoutError, httpx2.TimeoutException):
-            self.journal.violation(f"{act.__name__}: silence for {time.monotonic() - began_s:.0f} s")
+            self.journal.violation(f"{_name(act)}: silence for {time.monotonic() - began_s:.0f} s")
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
             self.journal.refuse(f"connection lost: {type(error).__name__}")
             await asyncio.sleep(0.2)  # the server is being started; a client waits a little too
@@ -177,7 +180,7 @@ class Load:
             if code in GONE:
                 return  # checked where the document is known
             if code not in ALLOWED:
-                self.journal.violation(f"{act.__name__}: {getattr(error, 'status_code', '-')} {code}: {error.message}")
+                self.journal.violation(f"{_name(act)}: {getattr(error, 'status_code', '-')} {code}: {error.message}")
             self.journal.refuse(code)
             if code in ("redis_unavailable", "engine_unavailable", "server_stopping"):
                 await asyncio.sleep(0.5)  # Retry-After says more
@@ -213,6 +216,10 @@ class Load:
 
     def _word(self) -> str:
         return "".join(self._draw.choices(SYLLABLES, k=3)).capitalize()
+
+
+def _name(act: Callable[[], Awaitable[None]]) -> str:
+    return str(act.func.__name__ if isinstance(act, partial) else act.__name__)
 
 
 def _question(extra: dict[str, Any]) -> dict[str, Any]:

@@ -43,17 +43,11 @@ def _chart(root: Element) -> Iterator[str]:
     labels: dict[int, str] = {}
     for one in series:
         labels = _points(one, CATEGORIES, first_day) | labels
-    title = next((_words(one) for one in root.iter() if local(one) == "title"), "") if _has_title(root) else ""
-    if title:
-        yield title
+    # Its own title: axes have some too.
+    yield from (_words(one) for chart in root if local(chart) == "chart" for one in chart if local(one) == "title")
     header = ["", *(" ".join(_points(one, ("tx",), first_day).values()) for one in series)]
     for at in sorted({at for column in columns for at in column}):
         yield rows.line([labels.get(at, ""), *(column.get(at, "") for column in columns)], header)
-
-
-def _has_title(root: Element) -> bool:
-    """The chart's own: axes have some too, which stand behind it."""
-    return any(local(one) == "title" for chart in root if local(chart) == "chart" for one in chart)
 
 
 def _counts_from_1904(root: Element) -> bool:
