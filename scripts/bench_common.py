@@ -5,13 +5,14 @@ Nothing here needs more than the standard library until it is called: a GPU host
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,15 @@ def where(model: str) -> dict[str, str]:
 def stated(where: dict[str, str]) -> str:
     """The same as words."""
     return ", ".join(f"{name} {value}" for name, value in where.items()) + "."
+
+
+def given(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The options that differ from their defaults, as on the command line."""
+    defaults = vars(parser.parse_args([]))
+    for name, value in vars(arguments).items():
+        if value != defaults[name]:
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"--{name.replace('_', '-')} {shown}"
 
 
 def prepared_model() -> PreparedModel:

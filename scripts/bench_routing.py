@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
-from bench_common import stated, table, where, write
+from bench_common import given, stated, table, where, write
 from lift_server.placement import Load, lightest, order, ranked
 
 Policy = Callable[[str, Mapping[str, Load], random.Random], str]
@@ -123,7 +123,7 @@ def _report(values: dict[str, Any], arguments: argparse.Namespace) -> Iterator[s
     yield from (
         f"# {arguments.out}: which engine is asked",
         "",
-        f"`{' '.join(('scripts/bench_routing.py', *_given(arguments)))}`; " + stated(values["measured"]),
+        f"`{' '.join(('scripts/bench_routing.py', *given(arguments, _parser())))}`; " + stated(values["measured"]),
         "",
         f"Simulated: {arguments.engines} engines with room for {arguments.room} adapters each, {arguments.documents} "
         f"documents asked by Zipf's law with exponent {arguments.zipf}, on average {arguments.in_flight} questions at",
@@ -148,13 +148,6 @@ def _report(values: dict[str, Any], arguments: argparse.Namespace) -> Iterator[s
         "fullest engine at a moment / mean, p50", "p99", "documents moved when one engine leaves",
     )  # fmt: skip
     yield from table(columns, rows)
-
-
-def _given(arguments: argparse.Namespace) -> Iterator[str]:
-    defaults = vars(_parser().parse_args([]))
-    for name, value in vars(arguments).items():
-        if value != defaults[name]:
-            yield f"--{name.replace('_', '-')} {value}"
 
 
 def _parser() -> argparse.ArgumentParser:

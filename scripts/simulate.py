@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_common import TABLES, stated, table, where, write
+from bench_common import TABLES, given, stated, table, where, write
 from lift_server.placement import Load, lightest, order
 from simulate_parts import Cluster, Demand, Machine, Policy, Service
 
@@ -187,7 +187,7 @@ def report(values: Json, arguments: argparse.Namespace) -> Iterator[str]:
     yield from (
         f"# {arguments.out}: how many engines and workers a load wants",
         "",
-        f"`{' '.join(('scripts/simulate.py', *_given(arguments)))}`; " + stated(values["measured"]),
+        f"`{' '.join(('scripts/simulate.py', *given(arguments, _parser())))}`; " + stated(values["measured"]),
         "",
         "**Simulated**, from times measured on two processor cores with a small model; nothing here is of a GPU. For a",
         "machine of your own run `bench_server.py` and `bench_ttft.py` there, and give their JSON (--server, --ttft).",
@@ -262,14 +262,6 @@ def _size_row(found: Json) -> tuple[Any, ...]:
 
 def _seconds_of(found: Json, form: str) -> Iterator[str]:
     return (format(found[f"p{percent}"], form) for percent in PERCENTS)
-
-
-def _given(arguments: argparse.Namespace) -> Iterator[str]:
-    defaults = vars(_parser().parse_args([]))
-    for name, value in vars(arguments).items():
-        if value != defaults[name]:
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"--{name.replace('_', '-')} {shown}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,14 +12,14 @@ import mammoth
 
 from lift_server.convert import graphics, webpage
 from lift_server.convert.archive import Archive
-from lift_server.convert.package import related
+from lift_server.convert.package import main_part
 
 STYLES = "p.Title => h1:fresh\np[style-name='Title'] => h1:fresh"  # beside mammoth's own, which have headings only
 BACK_LINK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"<>]*">↑</a>')  # from a note to its place
 
 
 def text_of(archive: Archive, content: bytes) -> str:
-    main = next((name for kind, name in related(archive, "") if kind == "officeDocument"), "word/document.xml")
+    main = main_part(archive, "word/document.xml")
     return "\n\n".join([_text(content), *graphics.of_part(archive, main)])
 
 

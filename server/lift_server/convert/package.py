@@ -11,6 +11,11 @@ from xml.etree.ElementTree import Element
 from lift_server.convert.archive import Archive, attribute
 
 
+def main_part(archive: Archive, usual: str) -> str:
+    """The one that the package begins with; `usual` where it does not say."""
+    return next((name for kind, name in related(archive, "") if kind == "officeDocument"), usual)
+
+
 def targets(archive: Archive, name: str) -> dict[str, str]:
     """Members that a member refers to, by the reference's id."""
     return {attribute(one, "Id"): _resolved(name, one) for one in _references(archive, name)}

@@ -8,14 +8,14 @@ from xml.etree.ElementTree import Element
 from lift_server.convert import graphics, rows
 from lift_server.convert.archive import Archive, attribute, local
 from lift_server.convert.clean import HEADING, PAGE
-from lift_server.convert.package import related, targets
+from lift_server.convert.package import main_part, related, targets
 
 TITLES = frozenset({"title", "ctrTitle"})
 FURNITURE = frozenset({"sldNum", "dt", "ftr", "hdr", "sldImg"})
 
 
 def text_of(archive: Archive) -> str:
-    main = next((name for kind, name in related(archive, "") if kind == "officeDocument"), "ppt/presentation.xml")
+    main = main_part(archive, "ppt/presentation.xml")
     parts = targets(archive, main)
     ids = [attribute(slide, "id") for slide in archive.xml(main).iter() if local(slide) == "sldId"]
     slides = [(number, _slide(archive, parts[one])) for number, one in enumerate(ids, start=1) if one in parts]
