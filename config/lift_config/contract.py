@@ -18,7 +18,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
 | lift:jobs:bulk               | STREAM  | server         | worker         | likewise; behind lift:jobs        |
 | lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; behind both             |
-| lift:jobs:dead               | STREAM  | worker         | operator       | trimmed to the newest 1,000       |
+| lift:dead-letters            | ZSET    | server, worker | server         | members: jobs, score: failed_s   |
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
 | lift:worker:{name}           | STRING  | worker         | server         | the worker's lease                |
@@ -86,7 +86,7 @@ JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 BULK_STREAM = "lift:jobs:bulk"  # first versions that take long, or are one of many: nobody else is to wait for them
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 STREAMS = (JOBS_STREAM, BULK_STREAM, REFINE_STREAM)  # in the order they are worked off
-DEAD_STREAM = "lift:jobs:dead"
+DEAD_LETTERS_KEY = "lift:dead-letters"
 CHANGED_CHANNEL = "lift:changed"
 DOCUMENTS_KEY = "lift:documents"
 WORKER_PREFIX = "lift:worker:"
@@ -338,10 +338,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed, in words its owner may read. `code` is a string as in OpenAI's envelope."""
+    """Why a job failed, in words its owner may read. `code` is a string as in OpenAI's envelope.
+
+    `attempts`, of those after which it was given up though another might succeed, makes it a dead letter; 0: another
+    would end the same. `failed_s` is Unix seconds. Records of version 0.1 have neither.
+    """
 
     code: str
     message: str
+    attempts: int = 0
+    failed_s: float = 0.0
 
 
 @dataclass(frozen=True)

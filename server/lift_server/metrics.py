@@ -80,7 +80,7 @@ class Metrics:
         self._workers = self._gauge("lift_workers", "Workers with a lease; up to a minute old.")
         self._waiting = self._gauge("lift_jobs_waiting", "Jobs no worker has taken.", "stream")
         self._taken = self._gauge("lift_jobs_taken", "Jobs with a worker, or between two attempts.", "stream")
-        self._dead = self._gauge("lift_dead_letters", "Jobs given up on after every attempt; the newest 1,000.")
+        self._dead = self._gauge("lift_dead_letters", "Jobs given up on after every attempt.")
         self._last_dead = self._gauge("lift_last_dead_letter_timestamp_seconds", "When the newest came; 0: none.")
         self._redis_up = self._gauge("lift_redis_up", "Whether Redis answered this scrape.")
         self._free = self._gauge("lift_store_free_bytes", "Free where the store is a folder; else not a number.")

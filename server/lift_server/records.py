@@ -21,6 +21,7 @@ from redis.exceptions import WatchError
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
+    DEAD_LETTERS_KEY,
     DOCUMENTS_KEY,
     JOB_FIELD,
     JOBS_STREAM,
@@ -322,6 +323,7 @@ class Records:
                 pipe.srem(sets_redis_key(member_id), document.id)
             if is_last:
                 pipe.delete(job_redis_key(job_key), job_learning_redis_key(job_key))
+                pipe.zrem(DEAD_LETTERS_KEY, job_key)
             pipe.publish(CHANGED_CHANNEL, job_key)  # a worker on it finds no record, and stops
             await pipe.execute()
         return job

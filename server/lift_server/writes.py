@@ -9,6 +9,7 @@ from redis.asyncio.client import Pipeline
 from lift_config.contract import (
     BULK_STREAM,
     CHANGED_CHANNEL,
+    DEAD_LETTERS_KEY,
     DOCUMENTS_KEY,
     JOB_FIELD,
     JOBS_STREAM,
@@ -39,11 +40,16 @@ def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
 
 
 def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:
-    """The whole record, and its place in the queue, or in `stream`, where it is to be trained."""
+    """The whole record, and its place: in the queue, or in `stream`, where it is to be trained; among the dead letters
+    where it was given up."""
     fields: dict[Any, Any] = {**job.to_redis()}
     pipe.hset(job_redis_key(job.key), mapping=fields)
     if job.unfinished:
         pipe.xadd(stream or stream_of(job), {JOB_FIELD: job.key})
+    if job.error and job.error.attempts:
+        pipe.zadd(DEAD_LETTERS_KEY, {job.key: job.error.failed_s})
+    else:
+        pipe.zrem(DEAD_LETTERS_KEY, job.key)
     pipe.publish(CHANGED_CHANNEL, job.key)
 
 

@@ -32,7 +32,7 @@ WHOLE = replace(
     progress=Progress("train", 0.25, 12.5, 3, 4, 5),
     timeline=Timeline({Phase.QUEUE: (1.5, 2.5), Phase.TRAIN: (3.5, None)}),
     adapters=(AdapterRecord("id", 1, "org/model", "fast", 16, 99, 4.25),),
-    error=Failure("no_tasks", "why"),
+    error=Failure("no_tasks", "why", 3, 5.5),
 )
 DOCUMENT = DocumentRecord(
     "doc_1", "default", "k" * 32, None, "a.txt", 5, "ab" * 32, 1795430400.5, {"a": "ö"}, expires_s=None

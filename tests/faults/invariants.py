@@ -16,7 +16,7 @@ from tests.faults.journal import Fate, Journal, Owned, Said
 from tests.product import Product
 
 from lift_config.contract import (
-    DEAD_STREAM,
+    DEAD_LETTERS_KEY,
     JOBS_GROUP,
     STREAMS,
     JobRecord,
@@ -81,9 +81,14 @@ def of_redis(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
         yield from (f"{key} is left behind" for key in sorted(records - {job_redis_key(one) for one in jobs}))
         told = {key for key in keys if key.endswith(":learning")}
         yield from (f"{key} is left behind" for key in sorted(told - {job_learning_redis_key(one) for one in jobs}))
-        letters = {str(fields["job"]) for _, fields in redis.xrange(DEAD_STREAM)}
-        failed = {job for job in jobs if JobRecord.from_redis(redis.hgetall(job_redis_key(job))).error}
-        yield from (f"{job} failed for good in no dead letter" for job in sorted(failed - letters) if letters)
+        letters = set(redis.zrange(DEAD_LETTERS_KEY, 0, -1))
+        given_up = {job for job in jobs if _attempts(JobRecord.from_redis(redis.hgetall(job_redis_key(job))))}
+        yield from (f"{job} was given up in no dead letter" for job in sorted(given_up - letters))
+        yield from (f"{job} is a dead letter, but was not given up" for job in sorted(letters - given_up))
+
+
+def _attempts(job: JobRecord) -> int:
+    return job.error.attempts if job.error else 0
 
 
 def of_folders(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:

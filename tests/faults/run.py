@@ -22,7 +22,7 @@ from tests.faults.load import Load
 from tests.faults.plan import plan
 from tests.product import API_KEY, Key, Product, until
 
-from lift_config.contract import DOCUMENTS_KEY
+from lift_config.contract import DOCUMENTS_KEY, STREAMS
 from lift_server.engine import Engine
 from lift_server.janitor import clean, clean_engines
 from lift_server.launcher.embedded import embedded_url
@@ -106,7 +106,8 @@ def _trained(product: Product, keys: dict[str, Key]) -> None:
 
 
 def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
-    """What each owner is shown when nothing is trained any more, and every deletion that was cut off has been ended."""
+    """What each owner is shown when nothing is trained any more, nothing waits in the queue (the workers take what was
+    cancelled out of it), and every deletion that was cut off has been ended."""
     url = embedded_url(product.home)
     assert url
 
@@ -114,7 +115,7 @@ def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
         found = {name: _documents(product, key) for name, key in keys.items()}
         documents = [document for documents in found.values() for document in documents]
         with redis.Redis.from_url(url) as client:
-            is_at_work = client.zcard(DOCUMENTS_KEY) > len(documents)
+            is_at_work = client.zcard(DOCUMENTS_KEY) > len(documents) or any(map(client.xlen, STREAMS))
         return None if is_at_work or any(document["unfinished"] for document in documents) else found
 
     return until(shown, REST_S)

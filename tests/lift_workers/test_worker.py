@@ -23,7 +23,7 @@ from lift_config.contract import (
     ADAPTER_FILES,
     BULK_STREAM,
     CHANGED_CHANNEL,
-    DEAD_STREAM,
+    DEAD_LETTERS_KEY,
     JOBS_GROUP,
     JOBS_STREAM,
     REFINE_STREAM,
@@ -233,7 +233,7 @@ async def test_a_child_that_dies_is_restarted_and_the_job_tried_again(
     found = await find(job.key)
     assert (found.status, found.fence) == (Status.READY, 2)
     assert len(set(courses.pids)) == 2
-    assert await redis.xlen(DEAD_STREAM) == 0
+    assert await redis.zcard(DEAD_LETTERS_KEY) == 0
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ async def test_a_job_that_fails_says_why(
     assert found.error is not None
     assert (found.error.code, found.fence) == (code, fence)
     assert await stored(store, job) == found
-    assert await redis.xlen(DEAD_STREAM) == dead_letters
+    assert await redis.zcard(DEAD_LETTERS_KEY) == dead_letters
     assert await redis.xlen(JOBS_STREAM) == 0
 
 
@@ -310,7 +310,7 @@ async def test_a_job_that_ended_its_workers_is_given_up(
     assert error is not None
     assert error.code == "too_many_attempts"
     assert courses.pids == []
-    assert await redis.xlen(DEAD_STREAM) == 1
+    assert await redis.zcard(DEAD_LETTERS_KEY) == 1
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deleted"])
@@ -550,7 +550,7 @@ async def test_a_refinement_that_ended_its_workers_is_given_up(
     assert found.error is not None
     assert found.error.code == "too_many_attempts"
     assert await stored(store, job) == found
-    assert await redis.xlen(DEAD_STREAM) == 1
+    assert await redis.zcard(DEAD_LETTERS_KEY) == 1
 
 
 async def test_a_refinement_that_fails_leaves_its_version(
@@ -565,7 +565,7 @@ async def test_a_refinement_that_fails_leaves_its_version(
     assert (found.error.code, found.fence) == ("trainer_died", 3)  # one claim for the first version, two attempts
     assert found.timeline.seconds(Phase.REFINE) is not None
     assert await stored(store, job) == found
-    assert (await redis.xlen(DEAD_STREAM), await redis.xlen(REFINE_STREAM)) == (1, 0)
+    assert (await redis.zcard(DEAD_LETTERS_KEY), await redis.xlen(REFINE_STREAM)) == (1, 0)
 
 
 async def test_a_refinement_is_tried_again(redis: Redis, enqueue: Enqueue, find: Find, build: Build) -> None:

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 from lift_config.contract import (
     BULK_STREAM,
     CHANGED_CHANNEL,
-    DEAD_STREAM,
+    DEAD_LETTERS_KEY,
     JOB_FIELD,
     JOBS_GROUP,
     JOBS_STREAM,
@@ -48,7 +48,6 @@ Report = Callable[[JobRecord, LearningRecord], Awaitable[None]]
 AWAITED = (JOBS_STREAM, BULK_STREAM)  # first versions: a worker without work begins them at once
 REPORTED = ("progress", "timeline", "tokens", "synthesis")
 FINISHED = (*REPORTED, "status", "unfinished", "adapters", "error")
-DEAD_LETTERS = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -225,8 +224,8 @@ class Claim:
 
         await self._write(tell, job)
 
-    async def finish(self, job: JobRecord, *, dead_letter: bool = False) -> None:
-        """Write a version or the job's end, and let go of it; a `dead_letter` goes to the operator.
+    async def finish(self, job: JobRecord) -> None:
+        """Write a version or the job's end, and let go of it; the operator hears of one that was given up.
 
         What is still unfinished goes on as a refinement, behind every job without a version.
         """
@@ -237,9 +236,8 @@ class Claim:
             pipe.delete(job_lease_redis_key(job.key))
             if job.unfinished:
                 pipe.xadd(REFINE_STREAM, {JOB_FIELD: job.key})
-            if dead_letter and job.error:
-                letter: Any = {JOB_FIELD: job.key, "code": job.error.code, "attempts": self.attempt}
-                pipe.xadd(DEAD_STREAM, letter, maxlen=DEAD_LETTERS)
+            if job.error and job.error.attempts:
+                pipe.zadd(DEAD_LETTERS_KEY, {job.key: job.error.failed_s})
 
         try:
             await self._write(end, job, is_end=True)

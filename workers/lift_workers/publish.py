@@ -87,12 +87,12 @@ async def publish(
     return job
 
 
-async def record_end(claim: Claim, job: JobRecord, store: ObjectStore, *, dead_letter: bool = False) -> None:
+async def record_end(claim: Claim, job: JobRecord, store: ObjectStore) -> None:
     """Write a version or a failure: to Redis, which checks that the job is still ours, then to the store.
 
     Should the store's copy get lost in between, a Redis that is lost too costs a second training, no document.
     """
-    await claim.finish(job, dead_letter=dead_letter)
+    await claim.finish(job)
     await obstore.put_async(store, job_path(job.key), job.to_json().encode())
 
 

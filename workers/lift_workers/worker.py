@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -230,8 +232,10 @@ class Worker:
         if Phase.REFINE in job.timeline.spans:
             job.timeline.end(Phase.REFINE)
         status = Status.READY if job.status is Status.READY else Status.FAILED
-        job = job.changed(status=status, unfinished=False, error=failed.failure)
-        await record_end(claim, job, self._store, dead_letter=failed.retry)
+        attempts = min(claim.attempt, self._settings.worker.max_attempts) if failed.retry else 0
+        error = replace(failed.failure, attempts=attempts, failed_s=time.time())
+        job = job.changed(status=status, unfinished=False, error=error)
+        await record_end(claim, job, self._store)
         if self._traces:
             self._traces.failed(job)
 
