@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from email.message import EmailMessage
 
 import pytest
 from tests.lift_server import made_files
@@ -300,10 +301,51 @@ JVBERi0xLjc=
 def test_mail() -> None:
     assert cleaned(mail.read(MAIL)) == (
         "Subject: The horn\nFrom: Edda Jørgen <edda@example.com>\nTo: Anna <anna@example.com>\n"
-        "Date: Mon, 02 Nov 2026 10:00:00 +0100\n\nDie Tür ist offen."
+        "Date: Mon, 02 Nov 2026 10:00:00 +0100\n\nDie Tür ist offen.\n\n"
+        "Attached, but not read: a.pdf (it is damaged, or far too large inside)"
     )
     only_html = b"From: a@b.example\nDate: x\nContent-Type: text/html\n\n<p>One.</p><p>Two.</p>"
     assert cleaned(mail.read(only_html)).endswith("\n\nOne.\n\nTwo.")
+
+
+def test_what_a_mail_carries_is_read_too() -> None:
+    inside = EmailMessage()
+    inside["Subject"], inside["From"] = "Oil", "otto@example.com"
+    inside.set_content("The oil is in barrel nine.")
+    letter = EmailMessage()
+    letter["Subject"], letter["From"] = "Papers", "edda@example.com"
+    letter.set_content("See the papers.")
+    letter.add_alternative('<p>See the papers.</p><img src="cid:logo">', subtype="html")
+    html = letter.get_payload()[1]  # type: ignore[index,union-attr]
+    html.add_related(b"\x89PNG...", "image", "png", cid="<logo>")  # type: ignore[union-attr]
+    letter.add_attachment(docx(paragraph("Clause one.")), "application", "msword", filename="c.docx")
+    letter.add_attachment("room,floor\nLamp,7\n", subtype="csv", filename="rooms.csv")
+    letter.add_attachment(inside)
+    letter.add_attachment(b"\x89PNG...", "image", "png", filename="lamp.png")
+    letter.add_attachment(b"-----BEGIN PGP", "application", "pgp-signature", filename="signature.asc")
+    letter.add_attachment(made_files.archive({"a.txt": b"a"}), "application", "zip", filename="more.zip")
+    text = cleaned(mail.read(letter.as_bytes()))
+    assert text == (
+        "Subject: Papers\nFrom: edda@example.com\n\nSee the papers.\n\nc.docx\n\nClause one.\n\n"
+        "rooms.csv\n\nroom: Lamp; floor: 7\n\n"
+        "Oil\n\nSubject: Oil\nFrom: otto@example.com\n\nThe oil is in barrel nine.\n\n"
+        "Attached, but not read: lamp.png (The file is an image)\n\n"
+        "Attached, but not read: more.zip (it is an archive in an archive; pack its files themselves)"
+    )
+
+
+def test_mails_in_mails_have_an_end() -> None:
+    letter = EmailMessage()
+    letter.set_content("The innermost.")
+    for number in range(40):
+        outer = EmailMessage()
+        outer["Subject"] = f"Mail {number}"
+        outer.set_content("See inside.")
+        outer.add_attachment(letter)
+        letter = outer
+    text = mail.read(letter.as_bytes())
+    assert text.count("See inside.") == mail.MOST_NESTED + 1
+    assert text.endswith("Attached, but not read: a mail in 9 others")
 
 
 SRT = """1

@@ -94,7 +94,7 @@ async def test_its_keepers_in_a_workbook() -> None:
 
 
 async def test_a_mail_about_it() -> None:
-    """Its plain part; neither the same in HTML nor the picture."""
+    """Its plain part, not the same in HTML; the picture is named."""
     converted = await read("guide.eml", (CORPUS / "guide.eml").read_bytes())
     said = GUIDE.split("\n\n")
     assert converted.text.split("\n\n") == [
@@ -102,6 +102,7 @@ async def test_a_mail_about_it() -> None:
         "Date: Fri, 01 May 1874 08:00:00 +0000",
         said[1].removesuffix(" [1]"),
         said[-1],
+        "Attached, but not read: lamp.png (The file is an image)",
     ]
 
 

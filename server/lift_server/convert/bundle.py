@@ -6,13 +6,12 @@ would be worse.
 
 from __future__ import annotations
 
-import importlib
 import re
 import zipfile
 
+from lift_server.convert import inner
 from lift_server.convert.archive import Archive
 from lift_server.convert.clean import HEADING
-from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
 
 MAX_FILES = 1000
@@ -44,21 +43,14 @@ def _order(member: zipfile.ZipInfo) -> list[tuple[int, str]]:
 
 
 def _text(archive: Archive, member: zipfile.ZipInfo) -> str:
-    """By the member's own kind, as if it had been uploaded alone."""
     try:
         content = archive.content_of(member)
-        kind = kind_of(content, member.filename)
-        if kind is Kind.ARCHIVE:
-            inner = Archive(content)
-            if inner.is_bundle:
-                raise Refused("it is an archive in an archive; pack its files themselves.", code="unsupported_format")
-            return inner.text()
-        reader = importlib.import_module(f"lift_server.convert.{'legacy' if kind is Kind.TEXT else kind.value}")
-        return str(reader.read(content))
+    except Exception as error:  # zipfile's, of a damaged archive: say which one
+        raise _refused(member.filename, "it is damaged.", "conversion_failed") from error
+    try:
+        return inner.text_of(content, member.filename)
     except Refused as refused:
         raise _refused(member.filename, refused.message, refused.code) from refused
-    except Exception as error:  # a parser's, of a damaged file: say which one
-        raise _refused(member.filename, "it is damaged, or far too large inside.", "conversion_failed") from error
 
 
 def _refused(name: str, why: str, code: str = "unsupported_format") -> Refused:

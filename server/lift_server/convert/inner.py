@@ -1,0 +1,31 @@
+"""A file in a file (a ZIP's, a mail's) → its text, as if it had been uploaded alone."""
+
+from __future__ import annotations
+
+import importlib
+
+from lift_server.convert.kinds import Kind, kind_of
+from lift_server.convert.refusal import Refused
+
+
+def text_of(content: bytes, name: str) -> str:
+    """Refused with the reason, also where it is a ZIP of files, which would have no end."""
+    try:
+        kind = kind_of(content, name)
+        if kind is Kind.ARCHIVE:
+            return _of_archive(content)
+        reader = importlib.import_module(f"lift_server.convert.{'legacy' if kind is Kind.TEXT else kind.value}")
+        return str(reader.read(content))
+    except Refused:
+        raise
+    except Exception as error:  # a parser's, of a damaged file
+        raise Refused("it is damaged, or far too large inside.", code="conversion_failed") from error
+
+
+def _of_archive(content: bytes) -> str:
+    from lift_server.convert.archive import Archive
+
+    inner = Archive(content)
+    if inner.is_bundle:
+        raise Refused("it is an archive in an archive; pack its files themselves.", code="unsupported_format")
+    return inner.text()
