@@ -517,6 +517,13 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
 }
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["<!---->", "<!-- a ", "<?xml ?>", "%\n", " "])
+def test_what_a_file_is_takes_no_time(piece: str) -> None:
+    """The server asks itself, not the child: a pattern that tries every way to part this would stop everybody."""
+    assert kind_of(f"{piece * 100}x".encode(), None) is Kind.TEXT
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds(name: str) -> None:
     content, filename, kind = KINDS[name]

@@ -19,7 +19,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufdd3-\ufdef\ufff9-\uffff\ud
 MARKS = re.compile(r"\ufdd1\d{1,9}\ufdd2|[\ufdd0-\ufdd2]")
 INVISIBLE = re.compile(r"[\u00ad\u200b\u2060\ufeff]")  # soft hyphens, spaces without width
 LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-TRAILING = re.compile(r"[^\S\n]+$", re.MULTILINE)
+TRAILING = re.compile(r"(?<![^\S\n])[^\S\n]++$", re.MULTILINE)
 BLANK_LINES = re.compile(r"\n{3,}")
 LIGATURES = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
 

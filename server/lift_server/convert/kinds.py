@@ -52,9 +52,9 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 HEAD_BYTES = 16384
 PDF_WITHIN_BYTES = 1024  # readers accept that much before %PDF-
 
-HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"<(?:p|div|body|head|h[1-6]|table|ul|ol|span|a|br)\b", re.IGNORECASE)
-LATEX_START = re.compile(r"(?:\s|%[^\n]*\n)*\\document(?:class|style)\b")
+LATEX_START = re.compile(r"(?:\s|%[^\n]*\n)*+\\document(?:class|style)\b")
 SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
 NOTEBOOK_START = re.compile(r'\s*\{\s*"(?:cells|metadata|nbformat|worksheets)"')
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
