@@ -397,6 +397,9 @@ def test_subtitles() -> None:
         ("Name\tYear\nHolm\t1874\n".encode("utf-16"), "Name: Holm; Year: 1874"),
         (b"1874,112\n1902,98\n", "1874 | 112\n1902 | 98"),
         (b"One column\nHolm\n", "One column\nHolm"),
+        (b'7,"She said ""yes, now""",x\n', '7 | She said "yes, now" | x'),
+        (b"Holm,1874,'so, so'\nBrandt,1902,'no, no'\n", "Holm | 1874 | 'so | so'\nBrandt | 1902 | 'no | no'"),
+        (b'Name, Oil\nHolm, "rape, seed"\n', "Name: Holm; Oil: rape, seed"),
     ],
 )
 def test_csv(content: bytes, text: str) -> None:
