@@ -306,6 +306,7 @@ def test_mail() -> None:
     )
     only_html = b"From: a@b.example\nDate: x\nContent-Type: text/html\n\n<p>One.</p><p>Two.</p>"
     assert cleaned(mail.read(only_html)).endswith("\n\nOne.\n\nTwo.")
+    assert cleaned(mail.read(MAIL.replace(b"Die T=FCr ist offen.", b"=A0"))).split("\n\n")[1] == "Not this one."
 
 
 def test_what_a_mail_carries_is_read_too() -> None:

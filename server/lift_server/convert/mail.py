@@ -25,9 +25,14 @@ def read(content: bytes) -> str:
 
 def _read(message: EmailMessage, depth: int) -> str:
     head = [f"{name}: {' '.join(str(message[name]).split())}" for name in SHOWN if message[name]]
-    body = message.get_body(("plain", "html"))
-    parts = ["\n".join(head), _text(body) if body else "", *_attached(message, depth)]
+    parts = ["\n".join(head), _body(message), *_attached(message, depth)]
     return "\n\n".join(part for part in parts if part.strip())
+
+
+def _body(message: EmailMessage) -> str:
+    """Some programs write HTML beside a plain part that is empty."""
+    parts = [part for kind in ("plain", "html") if (part := message.get_body((kind,)))]
+    return next((text for part in parts if (text := _text(part)).strip()), "")
 
 
 def _text(part: Message) -> str:
