@@ -510,6 +510,8 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
     ),
     "a part of a mail by its name": (b"Received: by a.example\n\nHello there.", "a.eml", Kind.MAIL),
     "mail by its name": (b"From: a@b.example\nDate: today\n\nHello there.", "a.eml", Kind.MAIL),
+    "mail out of a mailbox": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, "a.eml", Kind.MAIL),
+    "a mailbox, of many": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, "a.mbox", Kind.TEXT),
     "a letter": (b"From: Edda\nDate: today\n\nDear Anna,", "a.txt", Kind.TEXT),
     "srt": (SRT.encode(), None, Kind.SUBTITLES),
     "vtt": (b"\xef\xbb\xbf" + VTT.encode(), None, Kind.SUBTITLES),
@@ -526,6 +528,14 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
 def test_what_a_file_is_takes_no_time(piece: str) -> None:
     """The server asks itself, not the child: a pattern that tries every way to part this would stop everybody."""
     assert kind_of(f"{piece * 100}x".encode(), None) is Kind.TEXT
+
+
+def test_an_outlook_message_is_called_one() -> None:
+    """Also where an Office document with a password is attached to it."""
+    streams = "EncryptedPackage", "__properties_version1.0"
+    content = b"\xd0\xcf\x11\xe0" + "".join(streams).encode("utf-16-le")
+    with pytest.raises(Refused, match=r"an Outlook message \(\.msg\); save it as \.eml"):
+        kind_of(content, "a.msg")
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -33,9 +33,10 @@ class Kind(StrEnum):
     CSV = "sheet"
 
 
+OLE = b"\xd0\xcf\x11\xe0"
 KNOWN = {
     b"PK\x05\x06": "an empty ZIP archive",
-    b"\xd0\xcf\x11\xe0": "an old Office document (.doc, .ppt, .xls); save it as .docx, .pptx or .xlsx",
+    OLE: "an old Office document (.doc, .ppt, .xls); save it as .docx, .pptx or .xlsx",
     b"\x1f\x8b": "a gzip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a RAR archive",
@@ -46,6 +47,7 @@ KNOWN = {
     b"MM\x00*": "an image",
     b"\x7fELF": "a program",
 }
+OUTLOOK = "__properties_version1.0".encode("utf-16-le")  # a stream that every message has
 ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")  # the stream that holds an Office document with a password
 UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -59,6 +61,7 @@ SRT_START = re.compile(r"\s*\d+[ \t]*\r?\n\d+:\d\d:\d\d[,.]\d+ --> ")
 NOTEBOOK_START = re.compile(r'\s*\{\s*"(?:cells|metadata|nbformat|worksheets)"')
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
 FIELD = re.compile(r"([!-9;-~]+):(?:[ \t]|$)")  # of a mail's header
+MBOX_LINE = re.compile(r"\AFrom [^\n]*\n")
 FOLDED = re.compile(r"[ \t]")
 MAIL_FIELDS = frozenset({"from", "date"})
 MAIL_MARKS = frozenset({"message-id", "mime-version", "received", "return-path", "delivered-to"})
@@ -95,7 +98,10 @@ def is_utf16(content: bytes) -> bool:
 
 
 def _refuse_known(content: bytes) -> None:
-    if content.startswith(b"\xd0\xcf\x11\xe0") and ENCRYPTED_OFFICE in content:
+    if content.startswith(OLE) and OUTLOOK in content:
+        message = f"The file is an Outlook message (.msg); save it as .eml. {SUPPORTED}"
+        raise Refused(message, code="unsupported_format")
+    if content.startswith(OLE) and ENCRYPTED_OFFICE in content:
         raise Refused("The document is encrypted. Save it without a password.", code="encrypted_document")
     for magic, kind in KNOWN.items():
         if content.startswith(magic):
@@ -133,6 +139,8 @@ def _kind_by_head(head: str, name: str) -> Kind | None:
 def _is_mail(head: str, name: str) -> bool:
     """A block of header fields at the beginning; without the name .eml all that a mail has."""
     fields = set()
+    if name.endswith(".eml"):  # elsewhere such a line begins one mail of many
+        head = MBOX_LINE.sub("", head)
     for line in head.splitlines():
         if found := FIELD.match(line):
             fields.add(found[1].lower())
