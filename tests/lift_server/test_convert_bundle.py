@@ -57,7 +57,8 @@ def locked(name: str) -> bytes:
 
 REFUSED: dict[str, tuple[bytes, str, str]] = {
     "an archive in it": (archive({"b.zip": archive({"a.txt": "The horn."})}), "unsupported_format", "'b.zip'"),
-    "a picture": (archive({"a.txt": "The horn.", "b/c.png": b"\x89PNG\r\n"}), "unsupported_format", "'b/c.png'"),
+    "pictures only": (archive({"a.txt": " ", "b/c.png": b"\x89PNG\r\n"}), "unsupported_format", "'b/c.png'"),
+    "a damaged PDF beside text": (archive({"a.pdf": pdf([])[:100], "b.txt": "x"}), "conversion_failed", "'a.pdf'"),
     "a program": (archive({"a.md": b"\x7fELF\x00"}), "unsupported_format", "'a.md'"),
     "a protected PDF": (archive({"a.pdf": pdf([], ENCRYPTED)}), "encrypted_document", "'a.pdf'"),
     "a damaged PDF": (archive({"a.pdf": pdf([])[:100]}), "conversion_failed", "'a.pdf'"),
@@ -81,6 +82,18 @@ def test_refusals_name_the_member(name: str) -> None:
         reader.read(content)
     assert refused.value.code == code, refused.value.message
     assert told in refused.value.message
+
+
+def test_what_has_no_text_is_named_at_the_end() -> None:
+    pictures = {f"{number}.png": b"\x89PNG" for number in range(1, 13)}
+    files = {"lamp.txt": b"The lamp.", "b.zip": archive({"a.txt": "x"}), "horn.wav": b"RIFF\x00\x00WAVE", **pictures}
+    assert cleaned(reader.read(archive(files))) == (
+        "lamp.txt\n\nThe lamp.\n\n"
+        "Not read: 1.png, 2.png, 3.png, 4.png, 5.png, 6.png, 7.png, 8.png, 9.png, 10.png and 2 more "
+        "(The file is an image)\n\n"
+        "Not read: b.zip (it is an archive in an archive; pack its files themselves)\n\n"
+        "Not read: horn.wav (The file holds NUL bytes, so it is not text)"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

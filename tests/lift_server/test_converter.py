@@ -93,7 +93,7 @@ DEEP = "<g>" * 200_000 + "</g>" * 200_000
 NOISE = random.Random(0).randbytes(50_000)
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "an archive of programs": (archive({"a.txt": "The horn.", "b.txt": b"\x7fELF"}), "unsupported_format"),
+    "an archive of programs": (archive({"a.txt": b"\x7fELF", "b.txt": b"\x7fELF"}), "unsupported_format"),
     "laughs in an OpenDocument file": (open_document(LAUGHS), "conversion_failed"),
     "boxes in boxes in an OpenDocument file": (
         open_document(f"<a xmlns='x'><body>{DEEP}</body></a>"),

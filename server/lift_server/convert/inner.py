@@ -22,6 +22,11 @@ def text_of(content: bytes, name: str) -> str:
         raise Refused("it is damaged, or far too large inside.", code="conversion_failed") from error
 
 
+def reason(refused: Refused) -> str:
+    """In brief, for a text that names the file."""
+    return refused.message.partition(". ")[0].rstrip(".")
+
+
 def _of_archive(content: bytes) -> str:
     from lift_server.convert.archive import Archive
 

@@ -73,5 +73,5 @@ def _file(part: Message, name: str) -> str:
     try:
         text = inner.text_of(content if isinstance(content, bytes) else b"", name)
     except Refused as refused:
-        return f"Attached, but not read: {name} ({refused.message.partition('. ')[0].rstrip('.')})"
+        return f"Attached, but not read: {name} ({inner.reason(refused)})"
     return f"{HEADING}{name}\n\n{text}" if text.strip() else ""
