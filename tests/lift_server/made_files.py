@@ -159,16 +159,17 @@ def _cell(value: str | float | None) -> str:
     return f"<c><v>{value}</v></c>"
 
 
-def epub(chapters: Mapping[str, str], more: Mapping[str, str] | None = None) -> bytes:
-    """`chapters`: bodies in HTML by file name, in reading order; a table of contents comes before them."""
+def epub(chapters: Mapping[str, str], more: Mapping[str, str] | None = None, spine: Sequence[str] = ()) -> bytes:
+    """`chapters`: bodies in HTML by file name, in reading order; a table of contents comes before them.
+    `spine`: another order."""
     pages = {"nav.xhtml": "<nav><a href='one.xhtml'>Contents</a></nav>Contents", **chapters}
     items = "".join(
         f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"{NAV if name == "nav.xhtml" else ""}/>'
         for name in reversed(pages)
     )
-    spine = "".join(f'<itemref idref="{name}"/>' for name in pages)
+    order = "".join(f'<itemref idref="{name}"/>' for name in spine or pages)
     package = (
-        f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{spine}</spine></package>'
+        f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{items}</manifest><spine>{order}</spine></package>'
     )
     container = '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
     container += '<rootfiles><rootfile full-path="OEBPS/a.opf"/>'

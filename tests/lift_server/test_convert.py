@@ -192,6 +192,19 @@ def test_epub() -> None:
     assert cleaned(archive.read(epub(chapters))) == "The horn\n\nThree blasts.\n\nThe lamp\n\nIt burns."
 
 
+def test_a_chapters_title_is_not_read() -> None:
+    """Readers of books show none; what converters write there is the book's name, or "Unknown"."""
+    chapters = {"one.xhtml": "<h2>The horn</h2><p>Three blasts.</p>", "two.xhtml": "<p>It burns.</p>"}
+    text, places = with_places(archive.read(epub(chapters)))
+    assert text == "The horn\n\nThree blasts.\n\nIt burns."
+    assert places["headings"] == [0]
+
+
+def test_an_epub_that_goes_round_in_circles() -> None:
+    content = epub({"one.xhtml": "<p>It burns.</p>"}, spine=["one.xhtml"] * 20_000)
+    assert cleaned(archive.read(content)) == "It burns."
+
+
 def test_a_protected_epub() -> None:
     locked = '<encryption><CipherReference URI="OEBPS/one.xhtml"/></encryption>'
     with pytest.raises(Refused) as refused:
@@ -239,6 +252,7 @@ def horn():
 def test_html() -> None:
     assert cleaned(webpage.read(PAGE.encode())) == PAGE_TEXT
     assert cleaned(webpage.read(b"<html><title>Page</title><h1>Head</h1>A &amp; b")) == "Head\n\nA & b"
+    assert cleaned(webpage.read(b"<html><body><svg><title>Icon</title></svg><p>A")) == "A"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def text_of(archive: Archive) -> str:
         unquote(attribute(one, "URI")) for one in _all(archive.xml("META-INF/encryption.xml"), "CipherReference")
     }
     items = {attribute(item, "id"): item for item in _all(content, "item")}
-    chapters = []
+    chapters: dict[str, str] = {}
     for reference in _all(content, "itemref"):
         item = items.get(attribute(reference, "idref"))
         if item is None or "nav" in attribute(item, "properties").split():
@@ -26,8 +26,9 @@ def text_of(archive: Archive) -> str:
         name = posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(attribute(item, "href"))))
         if name in encrypted:
             raise Refused("The book is protected (DRM), so it cannot be read.", code="encrypted_document")
-        chapters.append(webpage.read(archive.bytes_of(name)))
-    return "\n\n".join(chapters)
+        if name not in chapters:  # a book may go round in circles
+            chapters[name] = webpage.read_chapter(archive.bytes_of(name))
+    return "\n\n".join(chapters.values())
 
 
 def _all(root: Element, name: str) -> list[Element]:

@@ -35,9 +35,14 @@ def read(content: bytes) -> str:
     return text_of(_decoded(content))
 
 
-def text_of(markup: str) -> str:
+def read_chapter(content: bytes) -> str:
+    """Without its title, which no reader of a book sees, and which may be the book's or "Unknown"."""
+    return text_of(_decoded(content), has_title=False)
+
+
+def text_of(markup: str, *, has_title: bool = True) -> str:
     tree = LexborHTMLParser(markup)
-    title = tree.css_first("title", default=None)
+    title = tree.css_first("head > title", default=None) if has_title else None
     heading = title.text() if title and not tree.css_first("body h1", default=None) else ""
     for node in tree.css(UNREAD):
         node.decompose()
