@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
 import pypdfium2
@@ -184,8 +184,14 @@ def epub(chapters: Mapping[str, str], more: Mapping[str, str] | None = None, spi
     return archive(members | dict(more or {}))
 
 
-def pdf(pages: Sequence[Sequence[Text]], trailer: str = "", fields: Sequence[str] = ()) -> bytes:
-    """Each page draws its texts; letters are those of Latin-1. `fields`: dictionaries of the form on the first page."""
+PICTURE = "q 595 0 0 842 0 0 cm BI /W 1 /H 1 /CS /G /BPC 8 /F /AHx ID 80> EI Q\n"
+
+
+def pdf(
+    pages: Sequence[Sequence[Text]], trailer: str = "", fields: Sequence[str] = (), pictured: Collection[int] = ()
+) -> bytes:
+    """Each page draws its texts; letters are those of Latin-1. `fields`: dictionaries of the form on the first page.
+    `pictured`: indexes of pages with a picture behind their text."""
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     widgets = " ".join(f"{4 + 2 * len(pages) + number} 0 R" for number in range(len(fields)))
     objects = [
@@ -195,7 +201,7 @@ def pdf(pages: Sequence[Sequence[Text]], trailer: str = "", fields: Sequence[str
     ]
     for number, page in enumerate(pages):
         drawn = "\n".join(f"BT /F {size} Tf {x} {y} Td ({_escaped(text)}) Tj ET" for x, y, size, text in page)
-        content = drawn.encode("cp1252")
+        content = (PICTURE * (number in pictured) + drawn).encode("cp1252")
         objects.append(
             b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Resources<</Font<</F 3 0 R>>>>/Contents %d 0 R"
             b"/Annots[%s]>>" % (5 + 2 * number, b"" if number else widgets.encode())

@@ -94,6 +94,45 @@ def test_pdfs_without_text(content: bytes, code: str) -> None:
     assert refused.value.code == code
 
 
+STAMP = (200.0, 20.0, 9.0, "Scanned with CamScanner")
+BEE = lines(["The keeper has eleven bees, and each has a name of her own."])
+
+
+@pytest.mark.parametrize(
+    ("pages", "pictured"),
+    [
+        ([[STAMP]], [0]),
+        (
+            [[(72.0, 20.0, 9.0, f"Lent to Edda Holm by the library of Varn Point, page {one}")] for one in "123"],
+            [0, 1, 2],
+        ),
+    ],
+)
+def test_a_stamp_on_scans_is_no_text(
+    pages: list[list[made_files.Text]], pictured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Refused) as refused:
+        pdf_reader.read(pdf(pages, pictured=pictured))
+    assert refused.value.code == "no_text_layer"
+
+
+@pytest.mark.parametrize(
+    ("pages", "pictured"),
+    [
+        ([BEE], [0]),  # a page of a picture book
+        ([[STAMP]], []),
+        ([[STAMP], BEE], [0]),  # as it always was, where nothing can recognize the first
+    ],
+)
+def test_letters_that_are_text(
+    pages: list[list[made_files.Text]], pictured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    text = "\n\n".join(page[0][3] for page in pages)
+    assert cleaned(pdf_reader.read(pdf(pages, pictured=pictured))) == text
+
+
 def test_what_was_filled_into_a_form() -> None:
     """By the name that people see; not what is empty, is not chosen, or is a secret."""
     fields = [

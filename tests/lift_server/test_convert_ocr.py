@@ -67,6 +67,15 @@ async def test_it_gets_a_bounded_picture_and_the_childs_limits(fake_tesseract: P
     assert text.endswith("limit 0")
 
 
+async def test_scans_between_pages_of_text(fake_tesseract: Path) -> None:
+    pages = [PAGES[0], [(72.0, 20.0, 9.0, "Scanned with CamScanner")], PAGES[1]]
+    text, places = await read(pdf(pages, pictured=[1]))
+    first, second, third = text.split("\n\n")
+    assert (first, third) == (PAGES[0][0][3], PAGES[1][0][3])
+    assert second.startswith("P5 stdin stdout -l deu+eng")
+    assert places["pages"] == [[0, 1], [text.index(second), 2], [text.index(third), 3]]  # type: ignore[index]
+
+
 async def test_too_many_pages(fake_tesseract: Path) -> None:
     with pytest.raises(Refused, match=f"at most {ocr.MAX_PAGES}") as refused:
         await read(pdf([[]] * (ocr.MAX_PAGES + 1)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 
 import pypdfium2
 
@@ -31,9 +32,14 @@ def text_of(document: pypdfium2.PdfDocument) -> str:
     if len(document) > MAX_PAGES:
         message = f"The PDF has no text layer and {len(document)} pages; the text of at most {MAX_PAGES} is recognized."
         raise Refused(f"{message} Recognize its text (OCR) first.", code="no_text_layer")
+    pages = of_pages(document, range(len(document)))
+    return "\n\n".join(PAGE.format(index + 1) + text for index, text in pages.items() if text)
+
+
+def of_pages(document: pypdfium2.PdfDocument, indexes: Iterable[int]) -> dict[int, str]:
+    """At most MAX_PAGES of them."""
     languages = _languages()
-    pages = [_recognized(_picture(document[number]), languages) for number in range(len(document))]
-    return "\n\n".join(PAGE.format(number) + text for number, text in enumerate(pages, start=1) if text)
+    return {index: _recognized(_picture(document[index]), languages) for index in indexes}
 
 
 def _picture(page: pypdfium2.PdfPage) -> bytes:

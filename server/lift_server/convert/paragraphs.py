@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -50,11 +50,14 @@ class Line:
         return self.top - self.bottom
 
 
-def joined(pages: Sequence[Sequence[Line]]) -> str:
+def joined(pages: Sequence[Sequence[Line]], recognized: Mapping[int, str] | None = None) -> str:
+    """`recognized`: the text of pages that have no lines, by their index."""
     paragraphs: list[str] = []
     usual = median([line.size for page in pages for line in page] or [0])
     for number, page in enumerate(_without_running_heads(pages), start=1):
         mark = PAGE.format(number)
+        if recognized and number - 1 in recognized:
+            paragraphs.append(mark + recognized[number - 1])
         for block in _blocks(page):
             text = _text(block)
             if paragraphs and _goes_on(paragraphs[-1], text):  # over a page's or a column's end

@@ -1,11 +1,13 @@
 """PDF → the text of its pages, in paragraphs (paragraphs.py), then what was filled into its form. Encrypted: `Refused`;
-scans: as ocr.py can read them.
+scans, also with a stamp on them: as ocr.py can read them.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 import pypdfium2
@@ -18,6 +20,10 @@ from lift_server.convert.refusal import Refused
 
 END_OF_LINE = (10, 13)
 HYPHENS = (2, 0xFFFE)  # what PDFium makes of a hyphen that ends a line, in place of the line's end
+NUMBER = re.compile(r"\d+")
+STAMP_LETTERS = 30  # on a scan by the program that made it, if no other page has the same
+PICTURED = 0.6  # of a page's area
+MAX_OBJECTS = 1000  # on a page that may be a scan, which can be many strips; drawings have more
 SAMPLES = 7  # letters of a line by which its height is told: a bullet or a footnote's mark has another
 
 
@@ -28,8 +34,10 @@ def read(content: bytes) -> str:
         pages.append(_lines(page))
         if fields := "\n".join(form.lines(document, page)):
             filled_in.append(PAGE.format(number) + fields)
-    text = joined(pages)
-    if _has_words(text):
+    scans = set(_scans(document, pages))
+    if any(_has_words(line.text) for index, page in enumerate(pages) if index not in scans for line in page):
+        recognized = _recognized(document, scans)
+        text = joined([[] if index in recognized else page for index, page in enumerate(pages)], recognized)
         return "\n\n".join([text, *filled_in])
     if not ocr.is_installed():
         message = f"The PDF has no text layer: its pages are pictures. {ocr.ADVICE}"
@@ -38,6 +46,37 @@ def read(content: bytes) -> str:
     if not _has_words(text):
         raise Refused("The PDF has no text layer, and no text was recognized on its pages.", code="no_text_layer")
     return "\n\n".join([text, *filled_in])
+
+
+def _scans(document: pypdfium2.PdfDocument, pages: Sequence[Sequence[Line]]) -> Iterator[int]:
+    """Indexes of pages that are a picture with hardly a letter of their own: "Scanned with …" stands on each."""
+    counts = Counter(words for page in pages for words in {NUMBER.sub("", line.text) for line in page})
+    for index, page in enumerate(pages):
+        own = "".join(line.text for line in page if counts[NUMBER.sub("", line.text)] == 1)
+        if sum(letter.isalnum() for letter in own) < STAMP_LETTERS and _is_pictured(document, index):
+            yield index
+
+
+def _is_pictured(document: pypdfium2.PdfDocument, index: int) -> bool:
+    """Pictures, or what holds them, cover most of the page."""
+    page = document[index]  # closed with this object
+    if raw.FPDFPage_CountObjects(page) > MAX_OBJECTS:
+        return False
+    left, bottom, right, top = page.get_bbox()
+    covered = 0.0
+    for one in page.get_objects([raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_FORM], max_depth=1):
+        if one.type == raw.FPDF_PAGEOBJ_IMAGE or any(page.get_objects([raw.FPDF_PAGEOBJ_IMAGE], form=one)):
+            x, y, end, upper = one.get_bounds()
+            covered += max(min(end, right) - max(x, left), 0) * max(min(upper, top) - max(y, bottom), 0)
+    return bool(covered >= PICTURED * (right - left) * (top - bottom))
+
+
+def _recognized(document: pypdfium2.PdfDocument, scans: set[int]) -> dict[int, str]:
+    """Of scans between pages of text; without OCR, or where they are too many, they are left as they are."""
+    if not scans or not ocr.is_installed() or len(scans) > ocr.MAX_PAGES:
+        return {}
+    found = ocr.of_pages(document, sorted(scans))
+    return {index: text for index, text in found.items() if _has_words(text)}
 
 
 def _has_words(text: str) -> bool:
