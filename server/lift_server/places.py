@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from lift_server.convert.clean import MOST_PLACES, Places
+from lift_server.convert.clean import HEADING, MOST_PLACES, Places
 
 MARKED_UP = (".md", ".markdown", ".rst", ".tex", ".txt")  # `#` begins a comment in many others
 MAX_HEADING_CHARS = 200
@@ -27,6 +28,12 @@ def of_text(text: str, filename: str | None) -> Places:
         return {}
     found = [at for at, _ in zip(_headings(text), range(MOST_PLACES), strict=False)]
     return {"headings": found} if found else {}
+
+
+def marked(text: str, filename: str) -> str:
+    """With a mark (convert/clean.py) before each heading, for text that is a part of what is converted."""
+    starts = [0, *of_text(text, filename).get("headings", []), len(text)]
+    return HEADING.join(text[start:end] for start, end in pairwise(starts))
 
 
 class Whereabouts:

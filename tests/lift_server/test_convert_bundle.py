@@ -84,6 +84,18 @@ def test_refusals_name_the_member(name: str) -> None:
     assert told in refused.value.message
 
 
+def test_headings_that_markup_makes() -> None:
+    files = {
+        "v1.2/a.md": b"# The lamp\r\n\r\nIt burns.\r\n",
+        "v1.2/b.py": b"# no heading\n",
+        "v1.2/c.rst": b"Horn\n====",
+    }
+    text, places = with_places(reader.read(archive(files)))
+    assert "a.md\n\n# The lamp\n\nIt burns.\n\n" in text
+    said = [text[at:].partition("\n")[0] for at in places["headings"]]
+    assert said == ["v1.2/a.md", "# The lamp", "v1.2/b.py", "v1.2/c.rst", "Horn"]
+
+
 def test_what_has_no_text_is_named_at_the_end() -> None:
     pictures = {f"{number}.png": b"\x89PNG" for number in range(1, 13)}
     files = {"lamp.txt": b"The lamp.", "b.zip": archive({"a.txt": "x"}), "horn.wav": b"RIFF\x00\x00WAVE", **pictures}

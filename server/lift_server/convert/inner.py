@@ -1,9 +1,12 @@
-"""A file in a file (a ZIP's, a mail's) → its text, as if it had been uploaded alone."""
+"""A file in a file (a ZIP's, a mail's) → its text, as if it had been uploaded alone, with marks (clean.py)."""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import PurePath
 
+from lift_server import places
+from lift_server.convert import legacy
 from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
 
@@ -14,7 +17,9 @@ def text_of(content: bytes, name: str) -> str:
         kind = kind_of(content, name)
         if kind is Kind.ARCHIVE:
             return _of_archive(content)
-        reader = importlib.import_module(f"lift_server.convert.{'legacy' if kind is Kind.TEXT else kind.value}")
+        if kind in (Kind.TEXT, Kind.LEGACY):
+            return places.marked(legacy.read(content), PurePath(name).name)
+        reader = importlib.import_module(f"lift_server.convert.{kind.value}")
         return str(reader.read(content))
     except Refused:
         raise

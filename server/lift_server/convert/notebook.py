@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 from lift_server import places
@@ -33,16 +32,11 @@ def _blocks(cell: Json) -> Iterator[str]:
     if cell["cell_type"] == "heading":  # nbformat 3
         yield HEADING + source
     elif cell["cell_type"] == "markdown":
-        yield _headed(source)
+        yield places.marked(source, "cell.md")
     else:
         yield source
     for output in cell.get("outputs", []):
         yield _printed(output).strip("\n")
-
-
-def _headed(markdown: str) -> str:
-    starts = [0, *places.of_text(markdown, "cell.md").get("headings", []), len(markdown)]
-    return HEADING.join(markdown[start:end] for start, end in pairwise(starts))
 
 
 def _printed(output: Json) -> str:
