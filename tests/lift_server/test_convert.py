@@ -12,7 +12,7 @@ from tests.lift_server.made_files import chart, diagram, docx, epub, graphic, li
 from lift_server.convert import archive, legacy, mail, notebook, rtf, sheet, subtitles, webpage
 from lift_server.convert import pdf as pdf_reader
 from lift_server.convert.clean import cleaned, with_places
-from lift_server.convert.kinds import Kind, kind_of
+from lift_server.convert.kinds import Kind, kind_of, media_of
 from lift_server.convert.refusal import Refused
 
 # ---- PDF ----------------------------------------------------------------------------------------------------------
@@ -481,6 +481,24 @@ def test_older_encodings(text: str, encoding: str) -> None:
     assert kind_of(content, "notes.txt") is Kind.LEGACY
     assert legacy.read(content) == text
     assert legacy.read(content + b"\n" + b"plain words\n" * 50_000).startswith(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16-le", "utf-16-be"])
+def test_wide_letters(encoding: str) -> None:
+    """UTF-16 without a mark too, where its beginning is Latin."""
+    text = "The lamp burns rapeseed oil. " * 600 + "Смотритель держит пчёл."
+    content = text.encode(encoding)
+    assert kind_of(content, "notes.txt") is Kind.LEGACY
+    assert legacy.read(content) == text
+    assert kind_of(PAGE.encode(encoding), None) is Kind.HTML
+    assert cleaned(webpage.read(PAGE.encode(encoding))) == PAGE_TEXT
+    assert media_of(content, "notes.txt") == f"text/plain; charset={encoding}"
+
+
+@pytest.mark.parametrize("content", [b"a\x00b\x00", b"The horn.\x00 " * 9, b"a\x00\x00\x00" * 9, bytes(40)])
+def test_what_has_nul_bytes_otherwise(content: bytes) -> None:
+    with pytest.raises(Refused, match="NUL bytes"):
+        kind_of(content, "notes.txt")
 
 
 def test_utf8_that_is_a_little_damaged_is_utf8() -> None:

@@ -21,7 +21,7 @@ class Kind(StrEnum):
     """Each but TEXT, which needs no conversion, is the name of the module here that reads it."""
 
     TEXT = "text"  # UTF-8, or UTF-16 with a byte order mark: taken as it is
-    LEGACY = "legacy"  # text in another encoding
+    LEGACY = "legacy"  # text in another encoding, or UTF-16 without that mark
     PDF = "pdf"
     ARCHIVE = "archive"  # a ZIP: Office documents, OpenDocument, EPUB, or several files
     HTML = "webpage"
@@ -51,6 +51,7 @@ OUTLOOK = "__properties_version1.0".encode("utf-16-le")  # a stream that every m
 ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")  # the stream that holds an Office document with a password
 UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+TELLING_BYTES = 16  # fewer may be anything
 HEAD_BYTES = 16384
 PDF_WITHIN_BYTES = 1024  # readers accept that much before %PDF-
 
@@ -68,7 +69,7 @@ MAIL_MARKS = frozenset({"message-id", "mime-version", "received", "return-path",
 
 
 def kind_of(content: bytes, filename: str | None) -> Kind:
-    """Refused for images, archives and programs, for UTF-32, and for bytes that are no text."""
+    """Refused for images, archives and programs, and for bytes that are no text."""
     if content[:PDF_WITHIN_BYTES].lstrip().startswith(b"%PDF-"):
         return Kind.PDF
     if content.startswith(b"PK\x03\x04"):
@@ -87,14 +88,28 @@ def media_of(content: bytes, filename: str | None) -> str:
     if kind in (Kind.ARCHIVE, Kind.RTF):
         return "application/octet-stream"
     media = "text/markdown" if (filename or "").lower().endswith((".md", ".markdown")) else "text/plain"
-    if is_utf16(content):
-        return f"{media}; charset=utf-16"
+    if wide := wide_codec(content):
+        return f"{media}; charset={wide}"
     return f"{media}; charset=utf-8" if _is_utf8(content) else media
 
 
 def is_utf16(content: bytes) -> bool:
-    """By its byte order mark; without one UTF-16 is not accepted."""
+    """By its byte order mark."""
     return content.startswith(UTF_16) and not content.startswith(UTF_32)
+
+
+def wide_codec(content: bytes) -> str | None:
+    """Of UTF-32 and UTF-16 by their byte order marks; without one, of UTF-16 in which each letter of the head has one
+    NUL byte, at the same side."""
+    if content.startswith(UTF_32):
+        return "utf-32"
+    if content.startswith(UTF_16):
+        return "utf-16"
+    head = content[:HEAD_BYTES]
+    for codec, letters, nuls in (("utf-16-le", head[::2], head[1::2]), ("utf-16-be", head[1::2], head[::2])):
+        if len(head) >= TELLING_BYTES and b"\x00" not in letters and not nuls.strip(b"\x00"):
+            return codec
+    return None
 
 
 def _refuse_known(content: bytes) -> None:
@@ -106,24 +121,22 @@ def _refuse_known(content: bytes) -> None:
     for magic, kind in KNOWN.items():
         if content.startswith(magic):
             raise Refused(f"The file is {kind}. {SUPPORTED}", code="unsupported_format")
-    if content.startswith(UTF_32):
-        raise Refused("The file is UTF-32. Save it as UTF-8.", code="invalid_encoding")
 
 
 def _kind_of_text(content: bytes, name: str) -> Kind:
-    is_wide = is_utf16(content)
-    if b"%PDF-" in content[:PDF_WITHIN_BYTES] and not is_wide and not _is_utf8(content):
+    wide = wide_codec(content)
+    if b"%PDF-" in content[:PDF_WITHIN_BYTES] and not wide and not _is_utf8(content):
         return Kind.PDF
-    if not is_wide and b"\x00" in content:
+    if not wide and b"\x00" in content:
         raise Refused(f"The file holds NUL bytes, so it is not text. {SUPPORTED}", code="unsupported_format")
-    head = content[:HEAD_BYTES].decode("utf-16" if is_wide else "latin-1", "replace").removeprefix("\xef\xbb\xbf")
+    head = content[:HEAD_BYTES].decode(wide or "latin-1", "replace").removeprefix("\xef\xbb\xbf")
     if kind := _kind_by_head(head, name):
         return kind
     if NOTEBOOK_START.match(head) and b'"nbformat"' in content and b'"cells"' in content:
         return Kind.NOTEBOOK
     if name.endswith((".csv", ".tsv")):
         return Kind.CSV
-    return Kind.TEXT if is_wide or _is_utf8(content) else Kind.LEGACY
+    return Kind.TEXT if (is_utf16(content) if wide else _is_utf8(content)) else Kind.LEGACY
 
 
 def _kind_by_head(head: str, name: str) -> Kind | None:

@@ -1,8 +1,8 @@
-"""Bytes of text → str: UTF-8, also a little damaged, UTF-16 by its mark, else what charset-normalizer finds."""
+"""Bytes of text → str: UTF-8, also a little damaged, UTF-16 and UTF-32, else what charset-normalizer finds."""
 
 from __future__ import annotations
 
-from lift_server.convert.kinds import is_utf16
+from lift_server.convert.kinds import wide_codec
 from lift_server.convert.refusal import Refused
 
 REPLACED, ASCII_END = "\ufffd", "\x7f"
@@ -16,8 +16,8 @@ NOT_IN_CP1252 = frozenset(
 
 
 def read(content: bytes) -> str:
-    if is_utf16(content):
-        return content.decode("utf-16", "replace")
+    if wide := wide_codec(content):
+        return content.decode(wide, "replace")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
