@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import zipfile
 from email.message import EmailMessage
 
 import pytest
@@ -223,6 +226,23 @@ def test_xlsx() -> None:
         "Ships\n\nShip: Arvenna; Cargo: salt"
     )
     assert cleaned(archive.read(xlsx({"Ships": ships}))) == "Ship: Arvenna; Cargo: salt"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "text"),
+    [
+        (docx(paragraph("The horn.")), "ms-word.document", "The horn."),
+        (xlsx({"Keepers": KEEPERS}), "ms-excel.sheet", "Year: 1874; Keeper: Holm"),
+        (pptx([shape("The horn.")], {}), "ms-powerpoint.presentation", "The horn."),
+    ],
+)
+def test_macros_are_not_read(content: bytes, kind: str, text: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    types = members["[Content_Types].xml"].decode()
+    types = re.sub(r'ContentType="[^"]*', f'ContentType="application/vnd.{kind}.macroEnabled.main+xml', types)
+    members |= {"[Content_Types].xml": types.encode(), "word/vbaProject.bin": b"\xd0\xcf\x11\xe0 Shell"}
+    assert cleaned(archive.read(made_files.archive(members))) == text
 
 
 def test_epub() -> None:

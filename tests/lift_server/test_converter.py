@@ -110,6 +110,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "shapes in shapes": (pptx([DEEP], {}), "conversion_failed"),
     "a sheet of 17 thousand million cells": (SPARSE, "conversion_failed"),
     "a PDF cut off": (pdf([lines(["The horn."])])[:300], "conversion_failed"),
+    "a PDF whose pages hold themselves": (pdf([[]]).replace(b"/Kids[4 0 R]", b"/Kids[2 0 R]"), "conversion_failed"),
+    "a PDF that says it has 10**9 pages": (pdf([[]]).replace(b"/Count 1/", b"/Count 999999999/"), "no_text_layer"),
     "a PDF of noise": (b"%PDF-1.7\n" + NOISE, "conversion_failed"),
     "a PDF with a password": (pdf([], made_files.ENCRYPTED), "encrypted_document"),
     "a scan": (pdf([[]]), "no_text_layer"),
