@@ -311,6 +311,7 @@ def horn():
 def test_html() -> None:
     assert cleaned(webpage.read(PAGE.encode())) == PAGE_TEXT
     assert cleaned(webpage.read(b"<html><title>Page</title><h1>Head</h1>A &amp; b")) == "Head\n\nA & b"
+    assert cleaned(webpage.read(b"<html><title>A  b</title><h2>A <i>b</i></h2><p>C")) == "A b\n\nC"
     assert cleaned(webpage.read(b"<html><body><svg><title>Icon</title></svg><p>A")) == "A"
 
 

@@ -117,6 +117,34 @@ async def test_a_page_of_a_manual() -> None:
     )
 
 
+async def test_a_page_of_the_nineties() -> None:
+    """No closed paragraph in it, in ISO-8859-1, code between them."""
+    converted = await read("zlib.html", (CORPUS / "zlib.html").read_bytes())
+    assert titles(converted) == ["zlib Usage Example"]
+    said = converted.text.split("\n\n")
+    assert said[1].endswith("We hope this helps explain some of the intricacies of zlib.")
+    assert said[2:4] == [
+        "Without further adieu, here is the program zpipe.c:",
+        "/* zpipe.c: example of proper use of zlib's inflate() and deflate()\n"
+        "   Not copyrighted -- provided to the public domain\n   Version 1.4  11 December 2005  Mark Adler */",
+    ]
+    assert said[-1] == "Copyright (c) 2004, 2005 by Mark Adler\nLast modified 11 December 2005"
+
+
+async def test_a_manual_by_tex() -> None:
+    """Sections as headings, wrapped lines whole, over a page's end too; an example's lines stay lines."""
+    converted = await read("fontconfig.pdf", (CORPUS / "fontconfig.pdf").read_bytes())
+    assert titles(converted)[:5] == ["fonts-conf", "Name", "Synopsis", "Description", "Functional Overview"]
+    said = converted.text.split("\n\n")
+    assert said[said.index("Description") + 1] == (
+        "Fontconfig is a library designed to provide system-wide font configuration, customization and application "
+        "access."
+    )
+    assert said[said.index("Lang Tags") + 1].endswith("The hyphen and country code may be elided.")
+    assert '<match target="pattern">\n<test qual="any" name="family"><string>mono</string></test>' in converted.text
+    assert [number for _, number in converted.places["pages"]][:4] == [1, 2, 3, 4]
+
+
 async def test_all_of_it_in_a_zip() -> None:
     files: dict[str, str | bytes] = {f"varn/{name}": (CORPUS / name).read_bytes() for name in TEXTS}
     converted = await read("varn.zip", archive(files))

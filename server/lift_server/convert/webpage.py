@@ -52,9 +52,11 @@ def text_of(markup: str, *, has_title: bool = True) -> str:
     for node in tree.css("[style]"):
         if UNSEEN.search(node.attributes.get("style") or ""):
             node.decompose()
-    body = tree.body
+    body = _Reading().of(tree.body) if tree.body else ""
     heading = SPACE.sub(" ", heading).strip()
-    return f"{HEADING + heading if heading else ''}\n\n{_Reading().of(body) if body else ''}"
+    if not heading or body.partition("\n")[0] == HEADING + heading:
+        return body
+    return f"{HEADING}{heading}\n\n{body}"
 
 
 class _Reading:
