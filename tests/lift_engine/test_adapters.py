@@ -109,6 +109,65 @@ async def test_an_incomplete_folder_is_fetched_anew(
     assert_whole(await folder.fetch(manifest.adapter_id), manifest)
 
 
+@pytest.mark.parametrize("name", ADAPTER_FILES)
+async def test_what_a_power_cut_left_is_fetched_anew(
+    settings: Settings, folder: AdapterFolder, publish: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Zeros, as many as there were to be bytes: nothing was flushed, and the sizes are right."""
+    manifest = publish(settings, FILES)
+    path = await folder.fetch(manifest.adapter_id)
+    (path / name).write_bytes(bytes(len(FILES[name])))
+    after = AdapterFolder(settings, 0)
+    assert after.complete(manifest.adapter_id)
+    assert await after.find(manifest.adapter_id) is None
+    assert_whole(await after.fetch(manifest.adapter_id), manifest)
+    assert "its files here are not what was published" in caplog.text
+    await after.aclose()
+
+
+async def test_a_folder_is_read_whole_once_in_a_process(
+    settings: Settings, folder: AdapterFolder, publish: Any
+) -> None:
+    manifest = publish(settings, FILES)
+    path = await folder.fetch(manifest.adapter_id)
+    after = AdapterFolder(settings, 0)
+    assert await after.find(manifest.adapter_id) == path
+    for one in (folder, after):
+        (path / WEIGHTS).write_bytes(bytes(len(FILES[WEIGHTS])))
+        assert await one.fetch(manifest.adapter_id) == path  # the sizes, else nothing: each question passes here
+    await folder.remove(manifest.adapter_id)
+    assert_whole(await folder.fetch(manifest.adapter_id), manifest)
+    await after.aclose()
+
+
+async def test_a_deletion_is_not_undone_by_a_copy_on_its_way_into_redis(
+    settings: Settings, folder: AdapterFolder, redis: Redis, publish: Any
+) -> None:
+    """All of it was read, and waits to be renamed, when the deletion comes."""
+    manifest = publish(settings, FILES)
+    key = adapter_redis_key(manifest.adapter_id)
+    await folder.fetch(manifest.adapter_id)
+    async with folder._lock(manifest.adapter_id):
+        async with asyncio.timeout(5):
+            while not folder._lock(manifest.adapter_id)._waiters:
+                await asyncio.sleep(0.01)
+        assert len(await redis.keys()) == 1  # the draft
+        shutil.rmtree(folder.root / manifest.adapter_id)  # as `remove` does, in here
+        await redis.unlink(key)  # as the server does next
+    await folder.aclose()
+    assert await redis.keys() == []
+
+
+async def test_of_an_adapter_deleted_while_it_is_read_nothing_stays_in_redis(
+    settings: Settings, folder: AdapterFolder, redis: Redis, publish: Any
+) -> None:
+    manifest = publish(settings, FILES)
+    await folder.fetch(manifest.adapter_id)
+    (folder.root / manifest.adapter_id / CONFIG).unlink()
+    await folder.aclose()
+    assert await redis.keys() == []
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "manifest"])
 async def test_a_damaged_copy_in_redis_is_replaced(
     settings: Settings, folder: AdapterFolder, redis: Redis, publish: Any, damage: str

@@ -16,15 +16,12 @@ import asyncio
 import hashlib
 import logging
 import math
-import os
-import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import obstore
@@ -44,9 +41,9 @@ from lift_config.contract import (
     chunk_field,
 )
 from lift_config.settings import Settings
+from lift_engine.files import append, checksums, in_thread, move, read_chunk, remove_tree
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 REDIS_TIMEOUT_S = 10  # then the store is asked
 
 
@@ -89,6 +86,7 @@ class AdapterFolder:
         self._settings = settings
         self._secrets = [secret.get_secret_value() for secret in settings.adapter_secrets]
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._verified: set[str] = set()  # whose files had their checksums since this process began
         self._refills: set[asyncio.Task[None]] = set()
 
     def complete(self, adapter_id: str) -> Path | None:
@@ -117,14 +115,20 @@ class AdapterFolder:
         if not ADAPTER_ID.fullmatch(adapter_id):
             raise AdapterUnknown("not an adapter id")
         async with self._lock(adapter_id):
-            return self.complete(adapter_id) or await self._fetch(adapter_id)
+            return await self._find(adapter_id) or await self._fetch(adapter_id)
+
+    async def find(self, adapter_id: str) -> Path | None:
+        """The adapter's folder where it is whole, by its files' checksums, as `fetch` would return it; no fetch."""
+        async with self._lock(adapter_id):
+            return await self._find(adapter_id)
 
     async def remove(self, adapter_id: str) -> None:
         """Delete the folder. Only for an adapter that no request will name again: vLLM dies of a missing one."""
         if not ADAPTER_ID.fullmatch(adapter_id):
             raise AdapterUnknown("not an adapter id")
         async with self._lock(adapter_id):
-            await _in_thread(_remove_tree, self.root / adapter_id)
+            self._verified.discard(adapter_id)
+            await in_thread(remove_tree, self.root / adapter_id)
 
     async def clear_leftovers(self) -> None:
         """Remove what a killed engine left half-written, and what was deleted while none ran. Only before the first
@@ -133,7 +137,7 @@ class AdapterFolder:
         are_stored = await asyncio.gather(*(self._is_stored(folder.name) for folder in folders))
         for folder, is_stored in zip(folders, are_stored, strict=True):
             if not is_stored:
-                await _in_thread(_remove_tree, folder)
+                await in_thread(remove_tree, folder)
 
     async def aclose(self) -> None:
         """Finish the refills, close Redis."""
@@ -142,16 +146,39 @@ class AdapterFolder:
 
     # ---- one fetch ----------------------------------------------------------------------------------------
 
+    async def _find(self, adapter_id: str) -> Path | None:
+        """Sizes alone would let through what a power cut left: zeros, as many as there were to be bytes. Computed once,
+        since nobody but this process writes there."""
+        folder = self.complete(adapter_id)
+        if folder is None or adapter_id in self._verified:
+            return folder
+        try:
+            manifest = self._parse(adapter_id, (folder / MANIFEST_FILE).read_bytes())
+            found = await in_thread(checksums, folder, manifest.files)
+        except OSError as error:
+            logger.warning("adapter %s: fetched anew, not readable here: %s", adapter_id, error)
+            return None
+        if found != {name: file.sha256 for name, file in manifest.files.items()}:
+            logger.warning("adapter %s: fetched anew, its files here are not what was published", adapter_id)
+            return None
+        self._verified.add(adapter_id)
+        return folder
+
     async def _fetch(self, adapter_id: str) -> Path:
         async with self._fresh_folder(adapter_id) as fresh:
             if await self._from_redis(adapter_id, fresh):
-                return await _in_thread(_move, fresh, self.root / adapter_id)
+                return await self._take(adapter_id, fresh)
         async with self._fresh_folder(adapter_id) as fresh:
             await self._from_store(adapter_id, fresh)
-            folder = await _in_thread(_move, fresh, self.root / adapter_id)
+            folder = await self._take(adapter_id, fresh)
         refill = asyncio.create_task(self._refill(adapter_id, folder))  # nobody waits for it
         self._refills.add(refill)
         refill.add_done_callback(self._refills.discard)
+        return folder
+
+    async def _take(self, adapter_id: str, fresh: Path) -> Path:
+        folder = await in_thread(move, fresh, self.root / adapter_id)
+        self._verified.add(adapter_id)  # as it was written
         return folder
 
     async def _from_redis(self, adapter_id: str, folder: Path) -> bool:
@@ -209,22 +236,30 @@ class AdapterFolder:
         return True
 
     async def _refill(self, adapter_id: str, folder: Path) -> None:
-        """Put the adapter back into Redis for the other engines; under its name only when whole."""
+        """Put the adapter back into Redis for the other engines; under its name only when whole, and only while it is
+        here: a deletion waits for the lock in `remove`, and takes it out of Redis after that."""
         key = adapter_redis_key(adapter_id)
         draft = f"{key}:{uuid.uuid4().hex}"
-        ttl_s = self._settings.redis.blob_ttl_s
         try:
-            manifest = Manifest.from_json((folder / MANIFEST_FILE).read_bytes())
-            for name in manifest.files:
-                number = 0
-                while chunk := await asyncio.to_thread(_read_chunk, folder / name, number):
-                    await self._redis.hset(draft, chunk_field(name, number), chunk)
-                    await self._redis.expire(draft, ttl_s)
-                    number += 1
-            await self._redis.hset(draft, MANIFEST_FIELD, manifest.to_json())
-            await self._redis.rename(draft, key)
+            try:
+                await self._fill(draft, folder)
+                async with self._lock(adapter_id):
+                    if self.complete(adapter_id):
+                        await self._redis.rename(draft, key)
+            finally:
+                await self._redis.unlink(draft)  # gone already where it was renamed
         except (RedisError, OSError) as error:
             logger.warning("adapter %s: not put back into Redis: %s", adapter_id, error)
+
+    async def _fill(self, draft: str, folder: Path) -> None:
+        manifest = Manifest.from_json((folder / MANIFEST_FILE).read_bytes())
+        for name in manifest.files:
+            number = 0
+            while chunk := await asyncio.to_thread(read_chunk, folder / name, number):
+                await self._redis.hset(draft, chunk_field(name, number), chunk)
+                await self._redis.expire(draft, self._settings.redis.blob_ttl_s)
+                number += 1
+        await self._redis.hset(draft, MANIFEST_FIELD, manifest.to_json())
 
     # ---- parts --------------------------------------------------------------------------------------------
 
@@ -265,7 +300,7 @@ class AdapterFolder:
         try:
             yield fresh
         finally:
-            await _in_thread(_remove_tree, fresh)
+            await in_thread(remove_tree, fresh)
 
 
 async def _save(manifest: Manifest, name: str, chunks: AsyncIterator[bytes], folder: Path) -> None:
@@ -273,40 +308,7 @@ async def _save(manifest: Manifest, name: str, chunks: AsyncIterator[bytes], fol
     expected, digest, size_bytes = manifest.files[name], hashlib.sha256(), 0
     with (folder / name).open("wb", buffering=0) as file:
         async for chunk in chunks:
-            await _in_thread(_append, file.fileno(), digest, chunk)
+            await in_thread(append, file.fileno(), digest, chunk)
             size_bytes += len(chunk)
     if (size_bytes, digest.hexdigest()) != (expected.size_bytes, expected.sha256):
         raise AdapterCorrupt(f"{name} of {manifest.adapter_id} has another checksum than its manifest says")
-
-
-async def _in_thread(function: Callable[..., T], *args: object) -> T:
-    """asyncio.to_thread, but a cancelled caller waits for the thread: it must not write into a closed file."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise
-
-
-def _append(descriptor: int, digest: hashlib._Hash, chunk: bytes) -> None:
-    digest.update(chunk)
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def _read_chunk(path: Path, number: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(number * CHUNK_BYTES)
-        return file.read(CHUNK_BYTES)
-
-
-def _move(fresh: Path, final: Path) -> Path:
-    """No fsync: after a power cut the sizes tell, and the store has it all."""
-    _remove_tree(final)  # an incomplete one, else it had been used
-    return fresh.rename(final)
-
-
-def _remove_tree(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
