@@ -170,6 +170,99 @@ async def test_what_is_answered_from_for_too_long_is_not_removed(
     assert ids[0] in engine.lora_requests
 
 
+# ---- a new engine in the folder of one before it ----
+
+
+@pytest.fixture
+async def restarted(engine: FakeEngine, settings: Settings, ids: list[str]) -> HotLoader:
+    """With two slots; the folder holds all three adapters, asked in the order of `ids`."""
+    for age, adapter_id in enumerate(ids):
+        await engine.folder.fetch(adapter_id)
+        os.utime(engine.folder.root / adapter_id / MANIFEST_FILE, (1000 + age,) * 2)
+    engine.folder = AdapterFolder(settings, 0)
+    return HotLoader(engine.folder, engine, engine, Residency(max_loras=2, max_cpu_loras=3))
+
+
+async def test_what_was_asked_last_is_restored(restarted: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    first, second, third = ids
+    await restarted.restore()
+    assert engine.calls == [f"add {second}", f"add {third}"]  # in this order, for vLLM evicts the first one first
+    assert restarted.states() == {
+        first: AdapterState.FETCHED,
+        second: AdapterState.RESIDENT,
+        third: AdapterState.RESIDENT,
+    }
+    assert (await restarted.load(third)).state == AdapterState.RESIDENT
+    assert (engine.folder.root / second / MANIFEST_FILE).stat().st_mtime == 1001  # it was not used
+
+
+async def test_an_engine_restores_by_itself(restarted: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    restarted.start_to_restore()
+    async with asyncio.timeout(5):
+        while len(engine.lora_requests) < 2:
+            await asyncio.sleep(0)
+    assert ids[2] in engine.lora_requests
+
+
+async def test_no_slot_of_a_question_is_taken(restarted: HotLoader, engine: FakeEngine, ids: list[str]) -> None:
+    first, _, third = ids
+    await restarted.load(first)
+    await restarted.restore()
+    assert engine.calls == [f"add {first}", f"add {third}"]
+
+
+async def test_a_load_for_a_question_is_waited_for_and_its_slot_counts(
+    restarted: HotLoader, engine: FakeEngine, ids: list[str]
+) -> None:
+    first, _, third = ids
+    async with engine.lora_resolver_lock[first]:  # as while vLLM loads it
+        asking = asyncio.create_task(restarted.load(first))
+        restoring = asyncio.create_task(restarted.restore())
+        async with asyncio.timeout(5):
+            while not restarted._no_loads._waiters:
+                await asyncio.sleep(0)
+        assert engine.calls == []
+    await asyncio.gather(asking, restoring)
+    assert engine.calls == [f"add {first}", f"add {third}"]
+
+
+async def test_the_first_that_fails_is_the_last(
+    restarted: HotLoader, engine: FakeEngine, ids: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.refuses = True
+    await restarted.restore()
+    assert engine.calls == [f"add {ids[1]}"]
+    assert "no more adapters are restored" in caplog.text
+
+
+async def test_what_a_power_cut_left_is_not_restored(
+    restarted: HotLoader, engine: FakeEngine, ids: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = engine.folder.root / ids[2] / "adapter_model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    await restarted.restore()
+    assert engine.calls == [f"add {ids[1]}"]
+    assert (await restarted.load(ids[2])).state == AdapterState.FETCHED
+    assert weights.read_bytes() == b"2"
+
+
+async def test_what_is_deleted_meanwhile_does_not_come_back(
+    restarted: HotLoader, engine: FakeEngine, ids: list[str]
+) -> None:
+    """Store and Redis are asked to forget it after the engine was: until then it could be fetched."""
+    first, second, third = ids
+    async with engine.folder._lock(second):  # as while the deletion takes the folder away
+        removing = asyncio.create_task(restarted.remove(second))
+        async with asyncio.timeout(5):
+            while not engine.folder._lock(second)._waiters:
+                await asyncio.sleep(0)
+        await restarted.restore()
+    await removing
+    assert second not in engine.folder.names()
+    assert engine.calls == [f"add {third}"]
+    assert first in engine.folder.names()
+
+
 # ---- the folder's quota ----
 
 

@@ -156,10 +156,10 @@ class AdapterFolder:
             manifest = self._parse(adapter_id, (folder / MANIFEST_FILE).read_bytes())
             found = await in_thread(checksums, folder, manifest.files)
         except OSError as error:
-            logger.warning("adapter %s: fetched anew, not readable here: %s", adapter_id, error)
+            logger.warning("adapter %s: to be fetched anew, not readable here: %s", adapter_id, error)
             return None
         if found != {name: file.sha256 for name, file in manifest.files.items()}:
-            logger.warning("adapter %s: fetched anew, its files here are not what was published", adapter_id)
+            logger.warning("adapter %s: to be fetched anew, its files here are not what was published", adapter_id)
             return None
         self._verified.add(adapter_id)
         return folder

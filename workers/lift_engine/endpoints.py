@@ -48,6 +48,7 @@ class LiftEndpoints:
         residency = Residency(args.max_loras, args.max_cpu_loras)
         state.lift_hot_loader = HotLoader(folder, state.openai_serving_models, engine_client, residency)
         await state.lift_hot_loader.make_room()
+        state.lift_hot_loader.start_to_restore()
         state.lift_liveness = asyncio.create_task(end_with(engine_client))
         if (settings := Settings()).engine.registered:
             state.lift_registration = asyncio.create_task(_registration(settings, engine_client))

@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,6 +87,9 @@ class HotLoader:
     def __init__(self, folder: AdapterFolder, models: ServingModels, engine: LoraEngine, residency: Residency) -> None:
         self._folder, self._models, self._engine, self._residency = folder, models, engine, residency
         self._asked_s: dict[str, float] = {}  # when each was asked for last, of those that may be on their way
+        self._loads = 0  # under way, for questions
+        self._no_loads = asyncio.Event()
+        self._no_loads.set()
         self._making_room = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,14 +108,64 @@ class HotLoader:
         time, because vLLM re-reads an evicted adapter inside a step and dies where it is gone.
         """
         start_s = self._asked_s[adapter_id] = time.monotonic()
-        state = await self._make_resident(adapter_id)
+        with self._loading():
+            state = await self._make_resident(adapter_id)
         self._asked_s[adapter_id] = time.monotonic()
         _note_use(self._folder.root / adapter_id / MANIFEST_FILE)
         load_s = time.monotonic() - start_s
         if state is None:
             logger.info("adapter %s: hot-loaded in %.0f ms", adapter_id, load_s * 1000)
-            self._start_to_make_room()
+            self._start(self.make_room())
         return Loaded(state or AdapterState.FETCHED, load_s)
+
+    def start_to_restore(self) -> None:
+        """`restore`, while questions come."""
+        self._start(self.restore())
+
+    async def restore(self) -> None:
+        """Once, at an engine's start: load what the engines before it were asked for last, out of the folder, as long
+        as a slot is free of what this one was asked for. The first that fails is the last."""
+        oldest_first = list(await asyncio.to_thread(_sizes, self._folder))
+        start_s, restored = time.monotonic(), 0
+        for position, adapter_id in enumerate(oldest_first):
+            try:
+                restored += await self._restore(adapter_id, newer=oldest_first[position + 1 :])
+            except AdapterError as error:
+                logger.warning("no more adapters are restored: %s", error)
+                break
+        logger.info("%d adapters restored in %.0f ms", restored, (time.monotonic() - start_s) * 1000)
+
+    async def _restore(self, adapter_id: str, newer: list[str]) -> bool:
+        """Whether it was loaded. From the last look at what else goes on to vLLM's lock is one step of the loop, so
+        what is deleted meanwhile does not come back."""
+        if not self._is_to_be_restored(adapter_id, newer) or await self._folder.find(adapter_id) is None:
+            return False
+        while self._loads:
+            await self._no_loads.wait()
+        if not self._is_to_be_restored(adapter_id, newer) or self._folder.complete(adapter_id) is None:
+            return False
+        await self._add(adapter_id)
+        self._residency.touch(adapter_id)
+        return True
+
+    def _is_to_be_restored(self, adapter_id: str, newer: list[str]) -> bool:
+        """Newer ones come first where slots are few; they are loaded last, for vLLM lets go of the first loaded.
+        Whoever holds vLLM's lock of that name loads or removes it."""
+        taken = {*self._asked_s, *self._residency.states()}
+        ahead = [one for one in newer if one not in taken]
+        has_slot = len(taken) + len(ahead) < self.max_loras
+        return has_slot and adapter_id not in taken and not self._models.lora_resolver_lock[adapter_id].locked()
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        self._loads += 1
+        self._no_loads.clear()
+        try:
+            yield
+        finally:
+            self._loads -= 1
+            if not self._loads:
+                self._no_loads.set()
 
     async def _make_resident(self, adapter_id: str) -> AdapterState | None:
         """Where vLLM held it; None where it did not."""
@@ -176,16 +229,16 @@ class HotLoader:
         requests = self._engine.output_processor.request_states.values()
         return adapter_id in {request.lora_name for request in requests}
 
-    def _start_to_make_room(self) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """No question waits for it."""
-        task = asyncio.create_task(self.make_room())
+        task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._made_room)
+        task.add_done_callback(self._ended)
 
-    def _made_room(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("no room was made in the folder", exc_info=error)
+            logger.error("making room in the folder, or restoring adapters, failed", exc_info=error)
 
     def states(self) -> dict[str, AdapterState]:
         """Every adapter that is here. FETCHED: it would have to be read from the local folder."""
