@@ -15,17 +15,17 @@ from lift_config.contract import ADAPTER_FILES, MANIFEST_FILE, Manifest, Manifes
 from lift_config.settings import Settings
 
 RANK = 16
-Publish = Callable[[Settings, dict[str, bytes]], Manifest]
+Publish = Callable[..., Manifest]
 
 
 @pytest.fixture
 def publish() -> Publish:
-    """Puts files into the settings' store (a local folder), the manifest last."""
+    """Puts files into the settings' store (a local folder), the manifest last. Versions of one document share `key`."""
 
-    def publish_files(settings: Settings, files: dict[str, bytes]) -> Manifest:
+    def publish_files(settings: Settings, files: dict[str, bytes], key: str | None = None) -> Manifest:
         entries = {name: ManifestFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in files.items()}
         weights_sha256 = entries[ADAPTER_FILES[0]].sha256
-        name = adapter_id(weights_sha256[:32], weights_sha256)
+        name = adapter_id(key or weights_sha256[:32], weights_sha256)
         manifest = Manifest(name, settings.model_name, settings.base_revision, RANK, entries)
         root = Path(settings.resolved_store_url.removeprefix("file://"))
         for file_name, data in {**files, MANIFEST_FILE: manifest.to_json().encode()}.items():
