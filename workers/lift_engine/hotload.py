@@ -125,7 +125,7 @@ class HotLoader:
     async def restore(self) -> None:
         """Once, at an engine's start: load what the engines before it were asked for last, out of the folder, as long
         as a slot is free of what this one was asked for. The first that fails is the last."""
-        oldest_first = list(await asyncio.to_thread(_sizes, self._folder))
+        oldest_first = list(await asyncio.to_thread(_sizes, self._folder))[-self.max_loras :]
         start_s, restored = time.monotonic(), 0
         for position, adapter_id in enumerate(oldest_first):
             try:
