@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from obstore.exceptions import BaseError as StoreError
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ExecAbortError, MasterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 NO_RETRY = {"x-should-retry": "false"}  # openai-python would try a 409 twice again on its own
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+REFUSALS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ExecAbortError)
+# Those that redis-py has no class for; in a pipeline it quotes them behind the command.
+REFUSAL = re.compile(r"(?:^|caused error: \(['\"])(MISCONF|NOREPLICAS)\b")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -203,6 +208,17 @@ class StorageUnavailable(ApiError):
         super().__init__(503, message, code="redis_unavailable", headers={"Retry-After": "2"})
 
 
+class StorageRefuses(ApiError):
+    """Redis is there and takes no writes."""
+
+    def __init__(self) -> None:
+        message = (
+            "Redis takes no writes: its memory is full, it is a replica, or it cannot save to its disk. Nothing was "
+            "changed; try again later. The server's log says which, and the operator has to see to it."
+        )
+        super().__init__(503, message, code="redis_unavailable", headers={"Retry-After": "30"})
+
+
 class StoreUnavailable(ApiError):
     def __init__(self) -> None:
         message = "The store cannot be read or written; the server's log says why."
@@ -269,6 +285,8 @@ def as_api_error(error: Exception) -> ApiError:
         log.error("unforeseen error", exc_info=error)
     elif isinstance(error, StoreError):
         log.error("the store: %s", error)
+    elif reason := refusal(error):
+        log.error("Redis takes no writes: %s", reason)
     return told
 
 
@@ -278,9 +296,20 @@ def told_as(error: Exception) -> ApiError:
         return error
     if isinstance(error, RedisConnectionError | RedisTimeoutError):
         return StorageUnavailable()
+    if refusal(error):
+        return StorageRefuses()
     if isinstance(error, StoreError):
         return StoreUnavailable()
     return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
+
+
+def refusal(error: Exception) -> str | None:
+    """Why Redis refused a write, and with it the whole transaction: nothing of it was done. Without Redis's own words,
+    which quote the command."""
+    if isinstance(error, REFUSALS):
+        return type(error).__name__
+    found = REFUSAL.search(str(error)) if isinstance(error, ResponseError) else None
+    return found[1] if found else None
 
 
 def install(app: FastAPI) -> None:

@@ -17,7 +17,7 @@ import obstore
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
-from redis.exceptions import WatchError
+from redis.exceptions import ResponseError, WatchError
 
 from lift_config.contract import (
     CHANGED_CHANNEL,
@@ -49,7 +49,7 @@ from lift_config.contract import (
 from lift_server.bulk import in_line
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
-from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable
+from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, refusal
 from lift_server.locks import Locks
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
@@ -188,10 +188,20 @@ class Records:
                 while True:
                     with suppress(WatchError):  # the job, or what the owner has, changed meanwhile: look again
                         return await self._add_to_redis(document, fresh, quota)
-            except ApiError:  # refused by the quota, or a set's document went meanwhile
-                is_shared = await self.redis.exists(job_redis_key(fresh.key))
-                await self._discard_all(document, is_last=not is_shared)
+            except (ApiError, ResponseError) as error:  # the quota, a set's document that went meanwhile, or Redis
+                if isinstance(error, ApiError) or refusal(error):  # else some of it may have been written
+                    await self._take_back(document)
                 raise
+
+    async def _take_back(self, document: DocumentRecord) -> None:
+        """What `add` stored, refused. StorageUnavailable where Redis cannot tell whether other documents share the job,
+        which then stays."""
+        await self._discard_all(document, is_last=False)
+        job = await self.job(document.job_key)
+        if job is None:
+            await self._discard_all(document, is_last=True)
+        elif not job.unfinished:
+            await self.store_job(job)  # it may have been stored as taken up again
 
     async def add_again(self, fresh: JobRecord, quota: Quota) -> JobRecord:
         """As another upload of a document that is there, which stays the one there is."""
