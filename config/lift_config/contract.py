@@ -47,6 +47,7 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 | jobs/{job key}.json          | both       | JobRecord: at upload, with each version, at its end      |
 | keys/{digest}.json           | `keys`     | KeyRecord of lift_server: whose key, its limits          |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
+| clock                        | server     | empty; its date is the store's time                      |
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def chunk_field(file_name: str, number: int) -> str:
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEFT and vLLM read; never pickle
 MANIFEST_FILE = "manifest.json"
 PARTS_FOLDER = "uploads"
+CLOCK_PATH = "clock"
 
 
 def document_path(document_id: str) -> str:

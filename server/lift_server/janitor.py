@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -30,6 +29,7 @@ from lift_server.engine import Engine
 from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.records import Records
 from lift_server.recover import is_sound, unreadable_is_left_alone
+from lift_server.store import store_now_s
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ async def clean_for_ever(records: Records, engine: Engine, is_in_use: Callable[[
 async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
     """How many were deleted, by folder. StorageUnavailable where Redis does not have all records."""
     deleted: Counter[str] = Counter()
+    before_s = await store_now_s(records.store) - young_s
     for folder, unnamed in FOLDERS.items():
-        async for name in _old(records, folder, young_s):
+        async for name in _old(records, folder, before_s):
             if await unnamed(records, name) and await _deleted(records, folder, name, unnamed):
                 deleted[folder] += 1
                 log.info("%s/%s is named by nothing: deleted", folder, name)
@@ -135,9 +136,8 @@ def _paths(folder: str, name: str) -> list[str]:
     return [path[folder](name)]
 
 
-async def _old(records: Records, folder: str, young_s: float) -> AsyncIterator[str]:
-    """The names in a folder of the store, an adapter's once, where all of it is older than `young_s`."""
-    before_s = time.time() - young_s
+async def _old(records: Records, folder: str, before_s: float) -> AsyncIterator[str]:
+    """The names in a folder of the store, an adapter's once, where all of it was written before `before_s`."""
     async for batch in obstore.list(records.store, folder):
         written_s: dict[str, float] = {}
         for entry in batch:

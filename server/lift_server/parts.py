@@ -46,7 +46,7 @@ from lift_server.quota import Quota
 from lift_server.recipes import servable
 from lift_server.schemas import UploadFields
 from lift_server.state import State
-from lift_server.store import refuse_if_full
+from lift_server.store import refuse_if_full, store_now_s
 from lift_server.upload import Upload, accept, check_base_model
 
 log = logging.getLogger(__name__)
@@ -149,8 +149,9 @@ async def cancel(state: State, owner: str, upload_id: str) -> UploadRecord:
 async def sweep(state: State) -> None:
     """Delete parts of uploads that expired, or that nobody knows any more."""
     async for batch in obstore.list(state.records.store, PARTS_FOLDER):
+        before_s = await store_now_s(state.records.store) - UPLOAD_OPEN_S
         for entry in batch:
-            if entry["last_modified"].timestamp() < time.time() - UPLOAD_OPEN_S:
+            if entry["last_modified"].timestamp() < before_s:
                 await state.records.discard(entry["path"])
 
 

@@ -151,6 +151,10 @@ class Records:
         except FileNotFoundError:
             return None
 
+    async def has_weights(self, adapter_id: str) -> bool:
+        """Whether the store has them, complete."""
+        return await self.size_bytes(adapter_path(adapter_id, MANIFEST_FILE)) is not None
+
     async def _whole(self, command: Callable[[Pipeline], object]) -> Any:
         """The command's reply. That Redis is whole is asked first: what is missing in the reply is nowhere then."""
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -219,7 +223,7 @@ class Records:
                 await quota.keep(document.size_bytes)
             elif not known:
                 raise DocumentNotFound  # deleted this moment
-            job = taken_up(known or await self._sound_job(fresh.key) or fresh, fresh)
+            job = taken_up(await self._sound(known or await self.stored_job(fresh.key)) or fresh, fresh)
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
                 job = await in_line(self.redis, job)
@@ -240,13 +244,12 @@ class Records:
             if member is None or member.is_expired(time.time()):
                 raise DocumentNotFound("document_ids")
 
-    async def _sound_job(self, job_key: str) -> JobRecord | None:
-        """As the store has it, but not without its weights: a worker's late write may outlive a deletion."""
-        job = await self.stored_job(job_key)
+    async def _sound(self, job: JobRecord | None) -> JobRecord | None:
+        """The job, but not without its weights: a worker's late write may outlive a deletion, or weights be lost."""
         if job is None or job.status is not Status.READY:
             return job
         best = job.best()
-        return job if best and await self.size_bytes(adapter_path(best.id, MANIFEST_FILE)) is not None else None
+        return job if best and await self.has_weights(best.id) else None
 
     async def want(self, job_key: str, recipe: str, received_s: float) -> JobRecord | None:
         """The job, taken up again for a version of `recipe`; as urgent as a first version, since somebody waits.

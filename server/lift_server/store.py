@@ -1,4 +1,5 @@
-"""The store by its URL: a folder or an S3-like service (obstore); and whether a folder's disk has room for more."""
+"""The store by its URL: a folder or an S3-like service (obstore); what time it is there; whether a folder's disk has
+room for more."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import obstore
 from obstore.store import ObjectStore, from_url
 
+from lift_config.contract import CLOCK_PATH
 from lift_config.settings import Settings
 from lift_server.errors import StoreFull
 
@@ -17,6 +20,12 @@ def open_store(url: str) -> ObjectStore:
     """A folder is made where there is none, and folders within it go with the last object in them; other kinds of
     stores refuse these two options."""
     return from_url(url, mkdir=True, automatic_cleanup=True) if url.startswith("file:") else from_url(url)
+
+
+async def store_now_s(store: ObjectStore) -> float:
+    """By the clock that dates its objects, whatever this machine's says. Writes an object to read its date."""
+    await obstore.put_async(store, CLOCK_PATH, b"")
+    return (await obstore.head_async(store, CLOCK_PATH))["last_modified"].timestamp()
 
 
 async def refuse_if_full(settings: Settings) -> None:

@@ -11,7 +11,8 @@ import pytest
 from obstore.store import from_url
 from redis.asyncio import Redis
 
-from lift_config.contract import document_redis_key
+from lift_config.contract import CLOCK_PATH, document_redis_key
+from lift_server import parts
 from lift_server.errors import StorageUnavailable
 from lift_server.janitor import YOUNG_S, clean, clean_engines
 from lift_server.records import Records
@@ -27,7 +28,7 @@ LEFT = (
 
 
 def files(store: Path) -> set[str]:
-    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()} - {CLOCK_PATH}
 
 
 def leave(store: Path, *names: str) -> None:
@@ -61,6 +62,19 @@ async def test_what_is_young_stays(front_end: Any, store: Path) -> None:
     leave(store, young)
     await clean(front_end.app.state.lift.records)
     assert files(store) == {young, *LEFT[-2:]}
+
+
+async def test_a_server_whose_clock_is_ahead_takes_nothing_for_old(
+    front_end: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else weights would go between their upload and their record."""
+    leave(store, *LEFT, f"uploads/upload_{'0' * 24}.part_{'0' * 24}")
+    before = files(store)
+    ahead_s = time.time() + 2 * YOUNG_S
+    monkeypatch.setattr(time, "time", lambda: ahead_s)
+    assert not await clean(front_end.app.state.lift.records)
+    await parts.sweep(front_end.app.state.lift)
+    assert files(store) == before
 
 
 async def test_a_document_that_only_the_store_names_stays(front_end: Any, redis: Any, store: Path) -> None:

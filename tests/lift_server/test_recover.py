@@ -91,6 +91,19 @@ async def test_an_upload_does_not_trust_a_stored_job_without_its_weights(
     assert await redis.xlen("lift:jobs") == 1
 
 
+async def test_an_upload_trains_a_ready_document_whose_weights_are_lost_again(
+    front_end: Any, worker: Any, redis: Any, store: Path
+) -> None:
+    document = await front_end.upload(TEXT)
+    adapter = await worker.train()
+    await redis.delete("lift:jobs")
+    (store / f"adapters/{adapter.id}/manifest.json").unlink()
+    assert (await front_end.upload(TEXT))["status"] == "queued"
+    assert (await worker.train()).version == 1
+    assert (await front_end.ask(document_id=document["id"])).status_code == 200
+    assert (await front_end.upload(TEXT))["status"] == "ready"
+
+
 async def test_a_lost_message_costs_a_recheck_only(
     front_end: Any, worker: Any, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
