@@ -278,6 +278,20 @@ async def test_the_sweep_ends_a_deletion_that_was_cut_off(
     assert [name for name in files(store) if name.startswith(("documents/", "originals/"))] == []
 
 
+async def test_one_that_cannot_be_deleted_keeps_no_other_from_being_swept(
+    front_end: Any, redis: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = front_end.app.state.lift
+    ids = [(await front_end.upload(f"{TEXT} Number {number}."))["id"] for number in range(3)]
+    for document_id in ids:
+        await state.records.expire(await state.records.document(document_id))
+    (store / f"originals/{ids[0]}").unlink()
+    (store / f"originals/{ids[0]}/a").mkdir(parents=True)  # a folder: the store cannot delete it
+    await documents.sweep(state)
+    assert [name for name in files(store) if "doc_" in name] == []
+    assert f"{ids[0]} has expired and was not deleted" in caplog.text
+
+
 async def test_models(front_end: Any, worker: Any) -> None:
     base = "smollm2-135m-instruct"
     document_id, _ = await ready(front_end, worker)
