@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from lift_config.contract import DEAD_LETTERS_KEY, JobRecord, Status, job_redis_key
 from lift_config.phases import Phase, Timeline
 from lift_config.settings import Settings
+from lift_server.errors import StorageUnavailable
 from lift_server.launcher.embedded import embedded_url
 from lift_server.records import Records
 from lift_server.store import open_store
@@ -37,7 +38,9 @@ async def run(settings: Settings, args: Namespace) -> str:
 
 
 async def letters(records: Records) -> list[JobRecord]:
-    """The oldest first."""
+    """The oldest first. StorageUnavailable where Redis has lost its data: there may be others."""
+    if not await records.are_whole():
+        raise StorageUnavailable
     job_keys: Any = await records.redis.zrange(DEAD_LETTERS_KEY, 0, -1)
     return [job for job in await records.jobs(job_keys) if job and job.error]
 

@@ -94,6 +94,11 @@ async def test_a_lost_redis_loses_none(start: Any, worker: Any, redis: Any, comm
     assert await redis.zrange("lift:dead-letters", 0, -1) == [job_key.encode()]
 
 
+async def test_while_redis_is_filled_none_is_not_said(redis: Any, command: Command) -> None:
+    code, output, errors = await command("list")
+    assert (code, output, "being filled from the store" in errors) == (1, "", True)
+
+
 async def test_what_names_none_is_refused(front_end: Any, command: Command, tmp_path: Path) -> None:
     code, _, errors = await command("retry", "0" * 32)
     assert (code, f"no such dead letter: {'0' * 32}" in errors) == (1, True)
