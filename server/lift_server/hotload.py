@@ -1,7 +1,7 @@
 """Adapters kept where they are for as long as questions need them, loaded before the first, removed once none does.
 
 A missing adapter folder kills vLLM (engine-facts.md, 0.1), hence the order of a removal: routing stops, the
-questions in flight end, the engine drops it, then the cached and the durable copy go.
+questions in flight end, the engine drops it, then the durable and the cached copy go.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Hotload:
                 await self._engine.remove(adapter_id)
             except ApiError as error:
                 log.warning("adapter %s was not removed from every engine: %s", adapter_id, error.message)
-            await self._blobs.unlink(adapter_redis_key(adapter_id))
             for name in (MANIFEST_FILE, *ADAPTER_FILES):
                 await self._records.discard(adapter_path(adapter_id, name))
+            await self._blobs.unlink(adapter_redis_key(adapter_id))  # last: it may be away, and is the janitor's then
         log.info("adapter %s removed", adapter_id)

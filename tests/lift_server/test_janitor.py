@@ -11,10 +11,10 @@ import pytest
 from obstore.store import from_url
 from redis.asyncio import Redis
 
-from lift_config.contract import CLOCK_PATH, document_redis_key
+from lift_config.contract import CLOCK_PATH, adapter_redis_key, document_redis_key
 from lift_server import parts
 from lift_server.errors import StorageUnavailable
-from lift_server.janitor import YOUNG_S, clean, clean_engines
+from lift_server.janitor import YOUNG_S, clean, clean_blobs, clean_engines
 from lift_server.records import Records
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -137,3 +137,17 @@ async def test_an_engine_that_is_away_is_passed_over(start: Any) -> None:
     front_end = await start(engine={"urls": ("http://127.0.0.1:9",)})
     state = front_end.app.state.lift
     assert await clean_engines(state.records, state.engine, state.hotload.is_in_use) == 0
+
+
+async def test_cached_adapters_that_nothing_names_go_after_a_while(front_end: Any, worker: Any, redis: Any) -> None:
+    """A deletion may have found the Redis that holds them away; engines that were killed leave drafts."""
+    await front_end.upload(TEXT)
+    adapter = await worker.train()
+    kept = adapter_redis_key(adapter.id)
+    left = adapter_redis_key(f"{'0' * 32}-{'1' * 12}")
+    for key in (left, f"{left}:0a"):
+        await redis.hset(key, "manifest", b"{}")
+    records = front_end.app.state.lift.records
+    assert await clean_blobs(records, redis) == 0
+    assert await clean_blobs(records, redis, young_s=0) == 2
+    assert await redis.keys("lift:adapter:*") == [kept.encode()]
