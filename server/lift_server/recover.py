@@ -1,7 +1,7 @@
 """The store → Redis: what Redis lost is written again, and what should be in the queue is put there.
 
-Runs before the server answers, and again whenever Redis was away. It only adds; run twice, it changes nothing. Until it
-is done, what is missing in Redis is not known to be missing (Records.document).
+Runs before the server answers, and again whenever Redis was away. Run twice, it changes nothing. Until all is added,
+what is missing in Redis is not known to be missing (Records.document); then it goes that was deleted (rollback.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import obstore
 from redis.exceptions import WatchError
 
 from lift_config.contract import (
@@ -30,6 +29,7 @@ from lift_config.contract import (
 )
 from lift_server.keys import Keys
 from lift_server.records import Records
+from lift_server.rollback import catch_up, stored_names
 from lift_server.writes import stream_of, write_document, write_job
 
 log = logging.getLogger(__name__)
@@ -46,23 +46,17 @@ async def recover(records: Records, keys: Keys) -> None:
                 pipe.set(WHOLE_KEY, "1")
                 await pipe.execute()
                 is_whole = True
+    await catch_up(records)
 
 
 async def _fill(records: Records) -> None:
     counts: Counter[str] = Counter()
-    async for ids in _names(records, "documents"):
+    async for ids in stored_names(records, "documents"):
         counts["documents"] += await _restore_documents(records, ids)
-    async for job_keys in _names(records, "jobs"):
+    async for job_keys in stored_names(records, "jobs"):
         counts["jobs"] += await _restore_jobs(records, job_keys)
         counts["queued"] += await _enqueue_lost(records, job_keys)
     log.info("recovered from the store: %s", dict(counts))
-
-
-async def _names(records: Records, folder: str) -> AsyncIterator[list[str]]:
-    """The records of a folder of the store by name, in batches."""
-    async for batch in obstore.list(records.store, folder):
-        paths = [entry["path"] for entry in batch]
-        yield [path.rsplit("/", 1)[1].removesuffix(".json") for path in paths if path.endswith(".json")]
 
 
 async def _restore_documents(records: Records, ids: list[str]) -> int:

