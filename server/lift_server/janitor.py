@@ -30,8 +30,8 @@ from lift_config.contract import (
 from lift_server.engine import Engine
 from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.records import Records
-from lift_server.recover import is_sound, unreadable_is_left_alone
-from lift_server.store import store_now_s
+from lift_server.recover import is_sound
+from lift_server.store import store_now_s, unreadable_is_left_alone
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from redis.exceptions import WatchError
 
@@ -29,7 +28,8 @@ from lift_config.contract import (
 )
 from lift_server.keys import Keys
 from lift_server.records import Records
-from lift_server.rollback import catch_up, stored_names
+from lift_server.rollback import catch_up
+from lift_server.store import stored_names, unreadable_is_left_alone
 from lift_server.writes import stream_of, write_document, write_job
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ async def recover(records: Records, keys: Keys) -> None:
 
 async def _fill(records: Records) -> None:
     counts: Counter[str] = Counter()
-    async for ids in stored_names(records, "documents"):
+    async for ids in stored_names(records.store, "documents"):
         counts["documents"] += await _restore_documents(records, ids)
-    async for job_keys in stored_names(records, "jobs"):
+    async for job_keys in stored_names(records.store, "jobs"):
         counts["jobs"] += await _restore_jobs(records, job_keys)
         counts["queued"] += await _enqueue_lost(records, job_keys)
     log.info("recovered from the store: %s", dict(counts))
@@ -123,15 +123,6 @@ async def _restore_job(records: Records, job: JobRecord) -> bool:
         write_job(pipe, job.changed(fence=int(time.time() * 1000)))
         await pipe.execute()
     return True
-
-
-@contextmanager
-def unreadable_is_left_alone(path: str) -> Iterator[None]:
-    """One spoilt record must not keep all others from being served."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError):
-        log.exception("%s in the store is not a record", path)
 
 
 async def _enqueue_lost(records: Records, keys: list[str]) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,9 +21,11 @@ from lift_config.contract import (
     MANIFEST_FILE,
     JobRecord,
     job_lease_redis_key,
+    job_path,
     job_redis_key,
 )
 from lift_server.records import Records
+from lift_server.store import stored_names, unreadable_is_left_alone
 from lift_server.writes import write_job
 
 log = logging.getLogger(__name__)
@@ -35,18 +36,11 @@ async def catch_up(records: Records) -> None:
     await _bring_forward(records)
 
 
-async def stored_names(records: Records, folder: str) -> AsyncIterator[list[str]]:
-    """The records of a folder of the store by name, in batches."""
-    async for batch in obstore.list(records.store, folder):
-        paths = [entry["path"] for entry in batch]
-        yield [path.rsplit("/", 1)[1].removesuffix(".json") for path in paths if path.endswith(".json")]
-
-
 async def _drop_deleted(records: Records) -> None:
     """Documents that the store has not: an upload writes there first, and a deletion begins there. Their adapters are
     the janitor's. Redis is asked first: what comes meanwhile is not missing."""
     known: Any = await records.redis.zrange(DOCUMENTS_KEY, 0, -1)
-    stored = {name async for names in stored_names(records, "documents") for name in names}
+    stored = {name async for names in stored_names(records.store, "documents") for name in names}
     deleted = [document_id for document_id in known if document_id not in stored]
     if deleted and not stored:
         log.error("Redis has %d documents, the store none: is it mounted? Nothing is dropped", len(known))
@@ -60,10 +54,11 @@ async def _drop_deleted(records: Records) -> None:
 async def _bring_forward(records: Records) -> None:
     """Only jobs that may be behind are read from the store: there may be thousands."""
     weights = await _weights(records)
-    async for job_keys in stored_names(records, "jobs"):
+    async for job_keys in stored_names(records.store, "jobs"):
         for job in await records.jobs(job_keys):
             if job is not None and (job.unfinished or _adapters(job) != weights[job.key]):
-                with suppress(WatchError):  # a worker is on it this moment, so Redis has the newest of it
+                # WatchError: a worker is on it this moment, so Redis has the newest of it.
+                with unreadable_is_left_alone(job_path(job.key)), suppress(WatchError):
                     await _bring_job_forward(records, job.key)
 
 
@@ -100,8 +95,8 @@ async def _weights(records: Records) -> defaultdict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     async for batch in obstore.list(records.store, "adapters"):
         for entry in batch:
-            _, adapter_id, name = entry["path"].split("/")
-            if name == MANIFEST_FILE:
+            if entry["path"].endswith(f"/{MANIFEST_FILE}"):
+                adapter_id = entry["path"].split("/")[1]
                 found[adapter_id.partition("-")[0]].add(adapter_id)
     return found
 

@@ -1,10 +1,13 @@
-"""The store by its URL: a folder or an S3-like service (obstore); what time it is there; whether a folder's disk has
-room for more."""
+"""The store by its URL: a folder or an S3-like service (obstore); which records it has, what time it is there, and
+whether a folder's disk has room for more."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,11 +18,29 @@ from lift_config.contract import CLOCK_PATH
 from lift_config.settings import Settings
 from lift_server.errors import StoreFull
 
+log = logging.getLogger(__name__)
+
 
 def open_store(url: str) -> ObjectStore:
     """A folder is made where there is none, and folders within it go with the last object in them; other kinds of
     stores refuse these two options."""
     return from_url(url, mkdir=True, automatic_cleanup=True) if url.startswith("file:") else from_url(url)
+
+
+async def stored_names(store: ObjectStore, folder: str) -> AsyncIterator[list[str]]:
+    """The records of a folder of the store by name, in batches."""
+    async for batch in obstore.list(store, folder):
+        paths = [entry["path"] for entry in batch]
+        yield [path.rsplit("/", 1)[1].removesuffix(".json") for path in paths if path.endswith(".json")]
+
+
+@contextmanager
+def unreadable_is_left_alone(path: str) -> Iterator[None]:
+    """One spoilt record must not keep all others from being served."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError):
+        log.exception("%s in the store is not a record", path)
 
 
 async def store_now_s(store: ObjectStore) -> float:

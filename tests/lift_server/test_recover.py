@@ -197,6 +197,12 @@ async def test_a_spoilt_record_keeps_no_other_from_being_served(
     after = await start()
     assert (await after.client.get(f"/v1/documents/{document['id']}")).json()["status"] == "queued"
     assert "is not a record" in caplog.text
+    (job,) = [path for path in (store / "jobs").iterdir() if path.stem != "0" * 32]
+    job.write_text("{}")
+    caplog.clear()
+    again = await start()
+    assert (await again.client.get(f"/v1/documents/{document['id']}")).json()["status"] == "queued"
+    assert f"jobs/{job.name} in the store is not a record" in caplog.text
 
 
 @pytest.fixture
