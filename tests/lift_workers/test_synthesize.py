@@ -26,17 +26,26 @@ Start = Callable[[Handler], Awaitable[tuple["FakeEngine", str]]]
 
 
 class FakeEngine:
-    """vLLM's completions route; `handler` gets the body and gives status and reply."""
+    """vLLM's completions route; `handler` gets the body and gives status and reply. It hangs while `answers` is not
+    set; `looks` counts those at its health."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
-        self.running = self.most_running = self.requests = 0
+        self.running = self.most_running = self.requests = self.looks = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def health(self, request: web.Request) -> web.Response:
+        self.looks += 1
+        await self.answers.wait()
+        return web.Response()
 
     async def completions(self, request: web.Request) -> web.Response:
         self.requests += 1
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         body = await request.json()
+        await self.answers.wait()
         await asyncio.sleep(0)  # let others in, so that `most_running` can show them
         self.running -= 1
         status, reply = self.handler(body)
@@ -51,6 +60,7 @@ async def start() -> AsyncIterator[Start]:
         engine = FakeEngine(handler)
         app = web.Application()
         app.router.add_post("/v1/completions", engine.completions)
+        app.router.add_get("/health", engine.health)
         server = TestServer(app)
         await server.start_server()
         servers.append(server)
@@ -180,11 +190,32 @@ async def test_each_owner_has_the_engines_prefix_cache_to_itself(start: Start) -
     assert len(set.union(*seen.values())) == 3
 
 
-async def test_a_wrong_engine_fails_the_job_for_good(start: Start) -> None:
+async def test_an_engine_that_refuses_all_is_waited_for_as_for_a_rollout(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it ends the attempt only, so that the document can become a dead letter."""
+    monkeypatch.setattr("lift_workers.generator.RETRY_S", 0.0)
+    wrong: list[Reply] = [(401, {}), (404, {})]
+    engine, url = await start(lambda body: wrong.pop() if wrong else text("nothing")(body))
+    await tasks_of(url, [SHIP], recipe(samples_per_task=1))
+    assert engine.requests == 3
     _, url = await start(lambda body: (404, {"error": {"message": "no such model"}}))
     with pytest.raises(JobFailed, match="no such model") as failed:
-        await tasks_of(url, [SHIP], recipe())
-    assert failed.value.retry is False
+        await tasks_of(url, [SHIP], recipe(samples_per_task=1))
+    assert (failed.value.failure.code, failed.value.retry) == ("engine_refused", True)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_engine_among_good_ones_fails_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("lift_workers.generator.RETRY_S", 1e6)
+    wrong, wrong_url = await start(lambda body: (status, {}))
+    engine, url = await start(text("nothing"))
+    async with Generator(fixed([wrong_url, url]), "", "base", 4) as generator:
+        for seed in range(3):
+            await generator.question("Who", seed, None)
+    assert (wrong.requests > 0, engine.requests) == (True, 3)
 
 
 async def test_a_restarting_engine_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +238,61 @@ async def test_another_engine_takes_over_at_once(start: Start, monkeypatch: pyte
         for seed in range(4):
             await generator.question("Who", seed, None)
     assert (broken.requests, engine.requests) == (3, 4)  # in turn: after one that answered comes the first again
+
+
+async def test_one_that_hangs_is_passed_over_and_looked_at_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_workers.generator.ANSWER_S", 1.0)
+    hanging, hanging_url = await start(text("nothing"))
+    hanging.answers.clear()
+    engine, url = await start(text("nothing"))
+    async with Generator(fixed([url, hanging_url]), "", "base", 4) as generator:
+        await generator.question("Who", 0, None)
+        assert (hanging.requests, engine.requests) == (1, 1)
+        monkeypatch.setattr("lift_workers.generator.ANSWER_S", 1e6)
+        hanging.answers.set()
+        while hanging.requests == 1:  # its second is over
+            await generator.question("Who", 0, None)
+        for seed in range(4):
+            await generator.question("Who", seed, None)
+    assert hanging.requests > 2  # it has answered, so it has its turn again
+
+
+async def test_one_that_hangs_is_asked_where_there_is_no_other(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_workers.generator.ANSWER_S", 0.2)
+    monkeypatch.setattr("lift_workers.generator.RETRY_S", 0.0)
+    engine, url = await start(text("nothing"))
+    engine.answers.clear()
+    async with Generator(fixed([url]), "", "base", 4) as generator:
+        asking = asyncio.create_task(generator.question("Who", 0, None))
+        while engine.requests < 2:
+            await asyncio.sleep(0)
+        monkeypatch.setattr("lift_workers.generator.ANSWER_S", 1e6)
+        engine.answers.set()
+        assert await asking
+
+
+async def test_an_engine_is_up_though_another_hangs(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_workers.generator.HEALTH_S", 1e6)
+    hanging, hanging_url = await start(text("nothing"))
+    hanging.answers.clear()
+    _, url = await start(text("nothing"))
+    async with Generator(fixed([hanging_url, "http://127.0.0.1:9", url]), "", "base", 4) as generator:
+        await generator.until_up()
+    hanging.answers.set()
+
+
+async def test_an_engine_that_hangs_is_up_when_it_answers(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_workers.generator.HEALTH_S", 0.1)
+    monkeypatch.setattr("lift_workers.generator.POLL_S", 0.0)
+    engine, url = await start(text("nothing"))
+    engine.answers.clear()
+    async with Generator(fixed([url]), "", "base", 4) as generator:
+        up = asyncio.create_task(generator.until_up())
+        while engine.looks < 2:  # it was asked again, so the first look has ended
+            await asyncio.sleep(0)
+        assert not up.done()
+        engine.answers.set()
+        await up
 
 
 # ---- stages ---------------------------------------------------------------------------------------------------
