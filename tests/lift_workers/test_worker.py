@@ -281,21 +281,18 @@ async def test_a_course_that_hangs_loses_its_job(enqueue: Enqueue, find: Find, b
     assert error.code == "stalled"
 
 
-async def test_a_job_without_its_text_fails(store: LocalStore, enqueue: Enqueue, find: Find, build: Build) -> None:
-    job = await enqueue()
-    await obstore.delete_async(store, text_path(job.key))
+@pytest.mark.parametrize("code", ["text_missing", "unknown_recipe"])
+async def test_what_a_store_or_a_newer_worker_may_still_have_is_tried_again(
+    redis: Redis, store: LocalStore, enqueue: Enqueue, find: Find, build: Build, code: str
+) -> None:
+    job = await enqueue(recipe="of a newer server" if code == "unknown_recipe" else "fast")
+    if code == "text_missing":
+        await obstore.delete_async(store, text_path(job.key))
     await build(FakeCourses()).run_until_idle()
-    error = (await find(job.key)).error
-    assert error is not None
-    assert error.code == "text_missing"
-
-
-async def test_a_recipe_unknown_here_fails(enqueue: Enqueue, find: Find, build: Build) -> None:
-    job = await enqueue(recipe="of a newer server")
-    await build(FakeCourses()).run_until_idle()
-    error = (await find(job.key)).error
-    assert error is not None
-    assert error.code == "unknown_recipe"
+    found = await find(job.key)
+    assert found.error is not None
+    assert (found.error.code, found.error.attempts, found.fence) == (code, 2, 2)
+    assert await redis.zcard(DEAD_LETTERS_KEY) == 1
 
 
 async def test_a_job_that_ended_its_workers_is_given_up(

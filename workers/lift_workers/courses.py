@@ -120,7 +120,7 @@ class Courses:
             return kept
         recipe = load_recipes().get(job.recipe)
         if recipe is None:
-            raise JobFailed("unknown_recipe", f"This worker knows no recipe {job.recipe!r}.")
+            raise JobFailed("unknown_recipe", f"This worker knows no recipe {job.recipe!r}.", retry=True)
         text = await self._text(job)
         course = self._make_course(text, recipe, self._generator, self._trainer)
         return _Begun(course, recipe, len(text.encode()))
@@ -174,7 +174,7 @@ class Courses:
         try:
             found = await obstore.get_async(self._store, text_path(job.key))
         except FileNotFoundError as error:
-            raise JobFailed("text_missing", "The document's text is no longer stored.") from error
+            raise JobFailed("text_missing", "The document's text is not in the store.", retry=True) from error
         return bytes(await found.bytes_async()).decode()
 
     @contextmanager
