@@ -671,6 +671,36 @@ async def test_a_version_stands_where_its_record_could_not_be_stored(
     assert (found.status, found.error) == (Status.READY, None)
 
 
+async def test_a_store_that_is_out_costs_no_job_an_attempt(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lift_workers.worker.FIRST_PAUSE_S", 0.0)
+    job = await enqueue()
+    (tmp_path / "store").rename(tmp_path / "mounted elsewhere")
+    (tmp_path / "store").write_bytes(b"in the way")
+    async with working(build(FakeCourses(), max_attempts=1), asyncio.Event()):
+        while (found := await find(job.key)).fence == 0 or found.status is not Status.QUEUED:
+            await asyncio.sleep(0)
+        (tmp_path / "mount").symlink_to(tmp_path / "mounted elsewhere")
+        (tmp_path / "mount").replace(tmp_path / "store")  # in one step: a write in between would make a folder
+        await until_finished(redis, find, job.key)
+    found = await find(job.key)
+    assert (found.status, found.error, found.fence) == (Status.READY, None, 2)
+    assert not (tmp_path / "store" / "workers" / "w").exists()
+
+
+async def test_a_job_whose_own_objects_cannot_be_stored_does_not_hold_up_others(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, tmp_path: Path
+) -> None:
+    job = await enqueue()
+    (tmp_path / "store" / "adapters").write_bytes(b"in the way")
+    await build(FakeCourses()).run_until_idle()
+    error = (await find(job.key)).error
+    assert error is not None
+    assert (error.code, error.attempts) == ("internal_error", 2)
+    assert await redis.zcard(DEAD_LETTERS_KEY) == 1
+
+
 async def test_a_claim_made_while_its_look_is_cancelled_is_not_lost(
     redis: Redis, enqueue: Enqueue, find: Find, build: Build
 ) -> None:

@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+import obstore
+from obstore.exceptions import BaseError as StoreError
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
 
@@ -45,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 class Stopping(Exception):
     """This worker is to end."""
+
+
+class StoreIsOut(Exception):
+    """The store takes no object, whatever job it is of."""
 
 
 class Worker:
@@ -85,6 +91,7 @@ class Worker:
         self._retry_after_s = retry_after_s
         self._beat_s = min(POLL_S, settings.worker.lease_s / 3)
         self._next: Claim | None = None  # claimed, to be seen through once the work at hand has ended
+        self._is_store_out = False  # when it was last seen
         self._gave_way: str | None = None  # bulk that did: its job's key, until it has its turn
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -126,8 +133,10 @@ class Worker:
         return True
 
     async def _look_when_able(self, stop: asyncio.Event, block_s: float | None) -> None:
-        """Engine and child are up before a job is claimed, so that one that cannot start costs no job an attempt;
-        the engine first, which measures the GPU's free memory."""
+        """Store, engine and child are up before a job is claimed, so that one that is away costs no job an attempt;
+        the engine before the child, which measures the GPU's free memory."""
+        if self._is_store_out:
+            await first(self._check_store(), _stopped(stop))
         await first(self._generator.until_up(), _stopped(stop))
         if not self._trainer.running:
             await first(self._trainer.start(), _stopped(stop))
@@ -160,8 +169,8 @@ class Worker:
             await claim.drop()
         except LeaseLost as lost:
             logger.warning("%s", lost)  # its entry is another worker's business now
-        except Stopping:
-            logger.info("job %s: back to the queue, this worker ends", key)
+        except (Stopping, StoreIsOut) as reason:
+            logger.info("job %s: back to the queue: %r", key, reason)
             await self._hand_back(claim)
             raise
 
@@ -183,10 +192,24 @@ class Worker:
             await self._retry_or_fail(claim, failed)
         except (JobCancelled, LeaseLost, Stopping):
             raise
-        except Exception:  # the worker loop's edge
+        except Exception as error:  # the worker loop's edge
             logger.exception("job %s: internal error", claim.job.key)
+            if isinstance(error, StoreError):
+                await self._check_store()
             reason = "Training failed for an internal reason; the worker's log has it."
             await self._retry_or_fail(claim, JobFailed("internal_error", reason, retry=True))
+
+    async def _check_store(self) -> None:
+        """StoreIsOut where it is; returns where only one job's objects can be to blame. Well within a lease."""
+        path = f"workers/{self._name}"
+        try:
+            async with asyncio.timeout(self._settings.worker.lease_s / 2):
+                await obstore.put_async(self._store, path, b"")
+                await obstore.delete_async(self._store, path)
+        except (StoreError, TimeoutError) as error:
+            self._is_store_out = True
+            raise StoreIsOut from error
+        self._is_store_out = False
 
     async def _work(self, claim: Claim, stop: asyncio.Event) -> None:
         """The work, with the lease kept beside it. The child is used again only where the work came to rest; else it
