@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lift_workers.jobs import JobFailed
 from lift_workers.trainer import Trainer, TrainerDied, TrainerStalled
 
 READY = 'import json, os, signal, subprocess, sys, time\nprint(json.dumps({"event": "ready"}), flush=True)\n'
@@ -58,6 +59,16 @@ async def test_a_child_that_ends_is_told_with_its_code(end: str, returncode: int
     assert died.value.returncode == returncode
     assert died.value.retry
     assert not child.running
+
+
+async def test_a_child_that_says_why_it_ends() -> None:
+    event = '{"event": "failed", "code": "out_of_memory", "message": "m"}'
+    child = trainer(f"{READY}print({event!r})")
+    await child.start()
+    with pytest.raises(JobFailed) as failed:
+        await child.receive()
+    assert (failed.value.failure.code, failed.value.failure.message, failed.value.retry) == ("out_of_memory", "m", True)
+    await child.kill()
 
 
 async def test_a_message_to_a_child_that_has_ended() -> None:

@@ -3,8 +3,8 @@
 In: JSON lines on stdin. `begin` (session, title) a document, or take it up again; `stage` (recipe, examples expected an
 epoch), its `task`s (question, answer, stand_in) and `end`; `export` (folder); then the next stage, `suspend` or
 `finish`. Out: JSON lines on stdout: `ready`, `begun` (resumed or not), `started` (the first tasks are there),
-`progress` (steps, loss, tokens, examples), `trained`, `exported`, `suspended`. Training starts while tasks are still
-written. Ends with stdin.
+`progress` (steps, loss, tokens, examples), `trained`, `exported`, `suspended`; `failed` (code, message) where it ends
+and can say why. Training starts while tasks are still written. Ends with stdin.
 """
 
 from __future__ import annotations
@@ -44,8 +44,15 @@ def main() -> None:
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
     _say(events, {"event": "ready"})
-    for event in serve(trainer, inbox, min_step_tokens(settings, trainer.device)):
-        _say(events, event)
+    try:
+        for event in serve(trainer, inbox, min_step_tokens(settings, trainer.device)):
+            _say(events, event)
+    except FloatingPointError:
+        _say(events, {"event": "failed", "code": "loss_not_finite", "message": "The training's loss is no number."})
+        raise  # whatever the failure left in memory goes with the process
+    except (MemoryError, torch.OutOfMemoryError):
+        _say(events, {"event": "failed", "code": "out_of_memory", "message": "Memory does not suffice to train it."})
+        raise
 
 
 def load(settings: Settings) -> WarmTrainer:

@@ -121,7 +121,8 @@ class Course:
     async def _train(self, stage: _Stage, telling: _Telling) -> None:
         counting = asyncio.ensure_future(self._count_tokens(telling))
         try:
-            await _together(self._send_tasks(stage, telling), self._follow(stage, telling))
+            # The child first: where it fails, it says why, and whoever still sends to it hears only that it is gone.
+            await _together(self._follow(stage, telling), self._send_tasks(stage, telling))
         finally:
             counting.cancel()
             (error,) = await asyncio.gather(counting, return_exceptions=True)
@@ -277,12 +278,14 @@ class _Telling:
 
 
 async def _together(*parts: Coroutine[Any, Any, None]) -> None:
-    """All of them, or the first one's own exception (no group around it) with the others cancelled."""
+    """All of them, or the first one's own exception (no group around it) with the others cancelled; of several that
+    failed at once the one named first counts."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
+        for task in tasks:
+            if task in done:
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -88,7 +88,7 @@ class Trainer:
             raise TrainerDied(await self._exit_code()) from error
 
     async def receive(self) -> Event:
-        """The child's next event."""
+        """The child's next event; JobFailed where it is that it ends, and why."""
         process = self._started()
         assert process.stdout is not None
         while True:
@@ -101,6 +101,8 @@ class Trainer:
                 raise TrainerDied(await self._exit_code())
             if line.startswith(b"{"):
                 event: Event = json.loads(line)
+                if event["event"] == "failed":
+                    raise JobFailed(event["code"], event["message"], retry=True)
                 return event
             logger.warning("trainer %d: %d bytes on stdout that are no event", process.pid, len(line))
 
