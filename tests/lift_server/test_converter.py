@@ -173,7 +173,9 @@ def test_a_child_that_is_gone_already(end: str) -> None:
         assert process.stdin is not None
         async with asyncio.timeout(30):
             if script:
-                return await _read(process, 0)
+                output = await _read(process, 0)
+                await process.wait()  # a loop does not close over one that still ends
+                return output
             await process.wait()
             while not process.stdin.is_closing():
                 await asyncio.sleep(0)
