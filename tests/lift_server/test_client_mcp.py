@@ -65,6 +65,17 @@ async def test_an_agent_uploads_and_asks(front_end: Any, worker: Any, tmp_path: 
         assert sorted(made["document_ids"]) == sorted(ids)
 
 
+async def test_an_answer_outlives_its_evidence(front_end: Any, engine: Any, worker: Any) -> None:
+    message = {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}}
+    engine.scoring_error = (500, message)
+    document = await front_end.upload(TEXT)
+    await worker.train()
+    async with agent(front_end.url) as client:
+        answer = await call(client, "ask_document", document_id=document["id"], question="How many bees?")
+    assert (answer["answer"], answer["evidence"]) == ("The answer is 42.", [])
+    assert "out of memory" in answer["evidence_error"]
+
+
 async def test_refusals_are_told_in_the_servers_words(front_end: Any, tmp_path: Path) -> None:
     async with agent(front_end.url) as client:
         assert "No such document" in await refused(client, "ask_document", document_id=UNKNOWN, question="?")

@@ -96,9 +96,9 @@ class Tools:
             "answered_from": lift["answered_from"],
             "evidence": [
                 {name: one[name] for name in ("text", "verdict", "heading", "page") if name in one}
-                for one in lift.get("evidence", [])
+                for one in lift.get("evidence") or []  # null: looking for it failed
             ],
-        }
+        } | ({"evidence_error": lift["evidence_error"]["message"]} if "evidence_error" in lift else {})
 
 
 @contextmanager
