@@ -18,9 +18,9 @@ PIECES = """() => {
   const told = (one) => one.target.className === "said" && window.pieces.push(...one.addedNodes);
   new MutationObserver((changes) => changes.forEach(told)).observe(document, { childList: true, subtree: true });
 }"""
-DROP = """([name, text]) => {
+DROP = """(files) => {
   const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([text], name));
+  for (const [name, text] of files) dataTransfer.items.add(new File([text], name));
   document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
 }"""
 
@@ -35,7 +35,12 @@ async def ask(page: Page, question: str) -> None:
 
 
 async def drop_file(page: Page, name: str, text: str) -> None:
-    await page.evaluate(DROP, [name, text])
+    await drop_files(page, (name, text))
+
+
+async def drop_files(page: Page, *files: tuple[str, str]) -> None:
+    """Each a name and a text, let go together."""
+    await page.evaluate(DROP, files)
 
 
 async def delete(page: Page) -> None:

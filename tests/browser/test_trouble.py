@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 from tests.browser.conftest import violations
-from tests.browser.steps import QUESTION, TEXT, answers, ask
+from tests.browser.steps import QUESTION, TEXT, answers, ask, drop_files
 from tests.browser.test_journey import open_ready
 from tests.lift_server.holders import holder, keys_of
 
@@ -21,6 +21,25 @@ async def test_a_refusal_is_shown_in_the_servers_words_and_nothing_is_lost(page:
     await expect(page.get_by_role("alert")).to_contain_text(refused.json()["error"]["message"])
     await expect(page.get_by_label("Text", exact=True)).to_have_value("Hm")
     assert await violations(page) == []
+
+
+async def test_of_several_files_those_refused_are_listed_and_the_others_sent(page: Page, front_end: Any) -> None:
+    """What says nothing of one file, here a lost connection, is tried again from there on."""
+    uploads = "**/v1/documents"
+    await drop_files(page, ("logo.gif", "GIF89a"), ("a.txt", TEXT + " A."), ("empty.txt", ""), ("b.txt", TEXT + " B."))
+    refused, names = page.locator(".refused").get_by_role("alert"), page.locator(".list .name")
+    await expect(names).to_have_text(["b.txt", "a.txt"])
+    await expect(refused).to_have_count(2)
+    await expect(refused.nth(0)).to_contain_text("logo.gif: ")
+    await expect(refused.nth(1)).to_contain_text("empty.txt: ")
+    await expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    assert await violations(page) == []
+    await page.route(uploads, lambda route: route.abort(), times=1)
+    await drop_files(page, ("c.txt", TEXT + " C."), ("empty.txt", ""))
+    await expect(refused).to_have_count(0)
+    await page.get_by_role("button", name="Try again").click()
+    await expect(names).to_have_text(["c.txt", "b.txt", "a.txt"])
+    await expect(refused).to_have_count(1)
 
 
 async def test_a_lost_connection_is_said_and_can_be_tried_again(page: Page, front_end: Any, worker: Any) -> None:

@@ -3,8 +3,8 @@
 
 import { button, el } from "./elements.js";
 
-// `again` is offered as a button where trying again can help.
-export function problem(error, again) {
+// `again` is offered as a button where trying again can help; `about` is one thing of several.
+export function problem(error, again, about) {
   const isOurs = error.code === undefined;
   if (isOurs) console.error(error); // a fault of this page: say so where a developer looks
   const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
@@ -12,7 +12,7 @@ export function problem(error, again) {
   return el(
     "div",
     { class: "problem", role: "alert" },
-    el("p", {}, el("strong", {}, isOurs ? "This page failed: " : "", says)),
+    el("p", {}, about && `${about}: `, el("strong", {}, isOurs ? "This page failed: " : "", says)),
     again && button("Try again", again),
   );
 }

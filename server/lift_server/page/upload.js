@@ -1,5 +1,6 @@
 // Add a document: dropped anywhere on the page, chosen, or pasted. In: files and text. Out: `onUploaded` with the
-// document object. What was typed stays until the server has it.
+// document object; of several files those that are refused are listed, the others are sent. What was typed stays until
+// the server has it.
 
 import { call } from "./api.js";
 import { el } from "./elements.js";
@@ -21,6 +22,7 @@ export class Upload {
   #text = el("textarea", { id: "text", rows: "5", spellcheck: "false" });
   #pasted = el("details", { class: "paste" }, el("summary", {}, "Paste text instead"));
   #state = el("div", { "aria-live": "polite" });
+  #refused = el("div", { class: "refused" });
   #onUploaded;
 
   constructor(form, onUploaded) {
@@ -33,15 +35,17 @@ export class Upload {
     this.#file.addEventListener("change", () => {
       const files = [...this.#file.files];
       this.#file.value = ""; // the same file can be chosen again
-      this.#sendFiles(files);
+      this.#takeFiles(files);
     });
-    takeDrops((files) => this.#sendFiles(files));
-    takePastes((files) => this.#sendFiles(files), (text) => this.#take(text));
+    takeDrops((files) => this.#takeFiles(files));
+    takePastes((files) => this.#takeFiles(files), (text) => this.#take(text));
   }
 
-  sendText(given) {
+  async sendText(given) {
     const json = given.title ? given : { text: given.text };
-    return this.#send("The text", { json }, () => this.#clear(given), () => this.sendText(given));
+    this.#refused.replaceChildren();
+    const error = await this.#send("The text", { json }, () => this.#clear(given));
+    if (error) this.#state.replaceChildren(problem(error, () => this.sendText(given)));
   }
 
   #fill(form) {
@@ -55,33 +59,42 @@ export class Upload {
         el("span", { class: "hint" }, KINDS)),
       this.#pasted,
       this.#state,
+      this.#refused,
     );
   }
 
-  async #sendFiles(files) {
-    const title = files.length === 1 ? this.#title.value.trim() : ""; // one title cannot name several
+  #takeFiles(files) {
+    this.#refused.replaceChildren();
+    this.#sendFiles(files, files.length === 1 ? this.#title.value.trim() : ""); // one title cannot name several
+  }
+
+  async #sendFiles(files, title) {
     for (const [at, one] of files.entries()) {
       const form = new FormData();
       form.append("file", one, one.name);
       if (title) form.append("title", title);
-      const done = () => this.#clear({ title });
-      const again = () => this.#sendFiles(files.slice(at));
-      if (!(await this.#send(`${one.name} (${bytes(one.size)})`, { form }, done, again))) return;
+      const error = await this.#send(`${one.name} (${bytes(one.size)})`, { form }, () => this.#clear({ title }));
+      if (error && !isOfOne(error)) {
+        this.#state.replaceChildren(problem(error, () => this.#sendFiles(files.slice(at), title)));
+        return;
+      }
+      if (error) this.#refused.append(problem(error, null, one.name));
     }
   }
 
-  async #send(what, options, done, again) {
+  // Null, or why it is not there.
+  async #send(what, options, done) {
     this.#state.replaceChildren(el("p", { class: "hint" }, `Sending ${what} …`));
     try {
       const shown = await call("/documents", { method: "POST", ...options });
-      this.#state.replaceChildren();
       done();
       announce(`${what} is there and will be learned.`);
       this.#onUploaded(shown);
-      return true;
+      return null;
     } catch (error) {
-      this.#state.replaceChildren(problem(error, again));
-      return false;
+      return error;
+    } finally {
+      this.#state.replaceChildren();
     }
   }
 
@@ -95,6 +108,11 @@ export class Upload {
     this.#text.value = text;
     this.#text.focus();
   }
+}
+
+// Whether a file was refused for what it is; a missing key, or too many requests, meets those behind it too.
+function isOfOne({ status, retryAfter }) {
+  return status >= 400 && status < 500 && status !== 401 && !retryAfter;
 }
 
 // The whole page takes a drop, or the browser would open the file in its place.
