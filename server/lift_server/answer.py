@@ -6,6 +6,7 @@ it came about.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,17 +14,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from redis.exceptions import RedisError
+
 from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Phase, Timeline
 from lift_server import documents, versions
 from lift_server.context import Prompt, full_text
 from lift_server.errors import ApiError, DocumentOutdated
-from lift_server.estimate import recipe_within
+from lift_server.estimate import next_s, recipe_within
 from lift_server.evidence import evidence
 from lift_server.heard import Heard, Piece
 from lift_server.observe import Observed
 from lift_server.question import Json, Question
 from lift_server.state import State
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -114,7 +119,7 @@ class Answer:
 
     async def finish(self) -> Json:
         """Count the answer; its `lift` object, with the evidence where it was asked for."""
-        lift = self._finished()
+        lift = self._finished() | await self._adapter_eta()
         if not self.question.lift.evidence:
             return lift
         messages = self.question.dialect.as_chat(self.question.body)["messages"]
@@ -245,6 +250,18 @@ class Answer:
             self._adapter_state = state
 
     # ---- what is said about it ----
+
+    async def _adapter_eta(self) -> Json:
+        """Where the text answered while an adapter is on its way: how long that will take, as far as is known."""
+        if self._found is None or self._answered_from != "context":
+            return {}
+        try:
+            job = await self._state.records.job(self._found[1].key)
+            eta_s = await next_s(self._state, job, self.question.lift.recipe) if job and job.unfinished else None
+        except (RedisError, ApiError) as error:  # the answer is there and must not be lost
+            log.warning("no time told for %s: %s", self.question.document_id, error)
+            return {}
+        return {"adapter_eta_s": round(eta_s, 1)} if eta_s else {}
 
     def _finished(self) -> Json:
         self.token_written()  # an answer without a single token: all there is was sent

@@ -25,6 +25,7 @@ from lift_server.keys import Keys
 from lift_server.metrics import Metrics
 from lift_server.middleware import Envelope
 from lift_server.openapi.document import Api
+from lift_server.outlook import Outlook
 from lift_server.passages import Passages
 from lift_server.pool import connect
 from lift_server.records import Records
@@ -94,6 +95,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
             hotload,
             watcher,
             passages,
+            Outlook(records),
             metrics,
             gate,
             Converter(),

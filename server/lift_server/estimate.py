@@ -1,21 +1,22 @@
 """How long until a document has a version of each recipe, told from what was measured before.
 
-In: Speeds, the queue, the document's job. Out: seconds by recipe, or the one recipe that `lift.ttft_budget_s` allows.
+In: Speeds, the queue, the document's job. Out: seconds by recipe, the one recipe that `lift.ttft_budget_s` allows, or
+how long the version that comes next will take.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import linear_regression, mean
 
-from redis.asyncio import Redis
-
-from lift_config.contract import BULK_STREAM, JOBS_STREAM, JobRecord, Speed, Status, speeds_redis_key
+from lift_config.contract import JobRecord, Speed, Status
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
 from lift_server.errors import TtftBudgetUnmet
+from lift_server.outlook import speeds, streams_before
 from lift_server.recipes import all_servable
 from lift_server.state import State
 from lift_server.versions import will_bring
@@ -36,10 +37,30 @@ async def recipe_within(state: State, job: JobRecord, budget_s: float) -> str:
 
 async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
     """For each recipe served here, the time until its version is there; None where it was never measured."""
-    measured = await _speeds(state.records.redis)
+    measured = await speeds(state.records.redis)
     course = _Course(job, measured)
     ahead_s = await _ahead_s(state, job, measured)
     return {name: course.left_s(name, ahead_s) for name in all_servable(state.settings)}
+
+
+async def next_s(state: State, job: JobRecord, recipe: str | None = None) -> float | None:
+    """Until the version of `recipe`, or the one that is trained next: as its worker tells, else from what was
+    measured; None where neither knows, or it takes longer than foretold."""
+    if recipe is None and job.progress.eta_s is not None:
+        return job.progress.eta_s
+    seen = await state.outlook.seen()
+    ahead = seen.before(job, stream_of(job))
+    course = _Course(job, seen.measured)
+    ahead_s = None if ahead is None else _shared_s(ahead, seen.measured, seen.workers)
+    return course.left_s(recipe or course.next_recipe(), ahead_s) or None
+
+
+async def foretold(state: State, job: JobRecord) -> JobRecord:
+    """As it is shown: with a time while no worker tells one, in whole seconds, so that it seldom changes."""
+    if not job.unfinished or job.progress.eta_s is not None:
+        return job
+    eta_s = await next_s(state, job)
+    return job if eta_s is None else job.changed(progress=replace(job.progress, eta_s=float(math.ceil(eta_s))))
 
 
 def training_s(text_bytes: int, speeds: Sequence[Speed]) -> float | None:
@@ -56,16 +77,6 @@ def training_s(text_bytes: int, speeds: Sequence[Speed]) -> float | None:
         fastest = min(speed.seconds / speed.text_bytes for speed in speeds)
         return max(fixed_s + slope * text_bytes, fastest * text_bytes)
     return mean(seconds) * max(1.0, text_bytes / mean(sizes))
-
-
-async def _speeds(redis: Redis) -> dict[str, list[Speed]]:
-    """What was measured of each recipe."""
-    names = list(load_recipes())
-    async with redis.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.lrange(speeds_redis_key(name), 0, -1)
-        lists: list[list[str]] = await pipe.execute()
-    return {name: [Speed.from_json(item) for item in items] for name, items in zip(names, lists, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,12 @@ class _Course:
 
     def first_s(self) -> float | None:
         """Until other jobs get their turn: the first version, or the one that a question waits for."""
+        return self.left_s(self.next_recipe(), 0.0)
+
+    def next_recipe(self) -> str:
+        """That of the version which is trained next."""
         trained = load_recipes().get(self.job.recipe)
-        name = trained.stages()[0].name if trained and not self.job.adapters else self.job.recipe
-        return self.left_s(name, 0.0)
+        return trained.stages()[0].name if trained and not self.job.adapters else self.job.recipe
 
     def _trained_s(self) -> float:
         """How long a worker has had it; it may have been asked for again since its first claim."""
@@ -103,14 +117,15 @@ class _Course:
 async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | None:
     """What stands in lift:jobs before this job, shared by the workers there are; for bulk, also what stands before it
     in that stream. Refinements step back, also for one whose version somebody asks for (records.want)."""
-    streams = (JOBS_STREAM, BULK_STREAM) if stream_of(job) == BULK_STREAM else (JOBS_STREAM,)
-    keys = list(dict.fromkeys(await state.records.queued(*streams)))
+    keys = list(dict.fromkeys(await state.records.queued(*streams_before(stream_of(job)))))
     keys = keys[: keys.index(job.key)] if job.key in keys else keys
     jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]
+    return _shared_s(jobs, measured, await state.records.workers())
+
+
+def _shared_s(jobs: Sequence[JobRecord], measured: Measured, workers: int) -> float | None:
     total_s = _sum(*(_Course(one, measured).first_s() for one in jobs))
-    if total_s is None:
-        return None
-    return total_s / max(1, await state.records.workers())
+    return None if total_s is None else total_s / max(1, workers)
 
 
 def _sum(*parts: float | None) -> float | None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from lift_server import documents
 from lift_server.errors import DocumentNotFound, as_api_error
+from lift_server.estimate import foretold
 from lift_server.schemas import DocumentDeleted, DocumentObject, LearningObject, document_object, learning_object
 from lift_server.state import State
 from lift_server.watch import RECHECK_S
@@ -39,7 +40,7 @@ async def _changes(
         state.watcher.refuse_stopping()
         changed.clear()
         document, job = await documents.find(state, owner, document_id)
-        shown = document_object(document, job)
+        shown = document_object(document, await foretold(state, job))
         yield _event(shown.model_dump_json()) if shown != told else f": {shown.status}\n\n".encode()
         if with_learning:
             learning = learning_object(document, await state.records.learning(job.key))

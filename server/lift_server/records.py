@@ -127,9 +127,10 @@ class Records:
         found = await self._whole(lambda pipe: pipe.sinter([sets_redis_key(one) for one in document_ids]))
         return [one for one in await self.documents(sorted(found)) if one is not None]
 
-    async def queued(self, *streams: str) -> list[str]:
-        """The keys of the jobs in these streams, in order; a claimed entry stays until it is done."""
-        entries = [entry for stream in streams for entry in await self.redis.xrange(stream) or []]
+    async def queued(self, *streams: str, most: int | None = None) -> list[str]:
+        """The keys of the jobs in these streams, in order, the first `most` of each; a claimed entry stays until it is
+        done."""
+        entries = [entry for stream in streams for entry in await self.redis.xrange(stream, count=most) or []]
         return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields]
 
     async def workers(self) -> int:

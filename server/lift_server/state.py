@@ -13,6 +13,7 @@ from lift_server.convert.converter import Converter
 from lift_server.engine import Engine
 from lift_server.hotload import Hotload
 from lift_server.metrics import Metrics
+from lift_server.outlook import Outlook
 from lift_server.passages import Passages
 from lift_server.records import Records
 from lift_server.watch import JobWatcher
@@ -29,6 +30,7 @@ class State:
     hotload: Hotload
     watcher: JobWatcher
     passages: Passages
+    outlook: Outlook
     metrics: Metrics
     gate: Gate
     converter: Converter

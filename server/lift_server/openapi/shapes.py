@@ -219,6 +219,9 @@ class Lift(_Loose):
     adapter_id: str | None = Field(description="whose weights answered")
     adapter_version: int | None = Field(description="its number among the document's versions")
     answered_from: Literal["adapter", "hybrid", "context", "base"] = Field(description="`base`: no document was named")
+    adapter_eta_s: float | None = Field(
+        None, description="where the text answered: seconds until there is an adapter, as far as is known"
+    )
     ttft_s: float = Field(description="first byte of the request read to first token written; whole: to its end")
     phases: dict[str, Span] = Field(description="where the time went; phases overlap, never sum them")
     evidence: list[EvidenceSegment] | None = Field(None, description="where `lift.evidence` asked for it")

@@ -3,7 +3,7 @@
 
 import { request } from "./api.js";
 import { el } from "./elements.js";
-import { seconds, sourceOf } from "./format.js";
+import { about, seconds, sourceOf } from "./format.js";
 import { announce, problem } from "./notices.js";
 import { codeDetails, questionSnippets } from "./snippets.js";
 import { content, events } from "./stream.js";
@@ -89,7 +89,8 @@ function told(lift) {
   if (!lift) return [];
   const details = el("details", { class: "time", open: true }, el("summary", {}, "Where the time went"), drawn(lift));
   return [
-    el("p", { class: "source" }, el("strong", {}, sourceOf(lift)), ` · first token after ${seconds(lift.ttft_s)}`),
+    el("p", { class: "source" }, el("strong", {}, sourceOf(lift)), ` · first token after ${seconds(lift.ttft_s)}`,
+      lift.adapter_eta_s != null && ` · learned in about ${about(lift.adapter_eta_s)}`),
     details,
   ];
 }

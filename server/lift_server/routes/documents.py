@@ -14,6 +14,7 @@ from lift_server.archive import open_archive
 from lift_server.body import JSON_GROWTH, Form, form_values, media_type, read_form, read_json
 from lift_server.convert.kinds import media_of
 from lift_server.errors import TooLarge, UnsupportedFormat, validated
+from lift_server.estimate import foretold
 from lift_server.events import document_events
 from lift_server.middleware import received_s, traceparent
 from lift_server.owner import CurrentOwner
@@ -61,7 +62,8 @@ async def list_documents(
     order: Literal["asc", "desc"] = "desc",
 ) -> DocumentList:
     found, has_more = await documents.page(state, owner, after=after, limit=limit, newest_first=order == "desc")
-    shown = [document_object(document, job) for document, job in await documents.with_jobs(state, found)]
+    with_jobs = await documents.with_jobs(state, found)
+    shown = [document_object(document, await foretold(state, job)) for document, job in with_jobs]
     return DocumentList(
         data=shown,
         first_id=shown[0].id if shown else None,
@@ -72,7 +74,8 @@ async def list_documents(
 
 @router.get("/{document_id}")
 async def look(document_id: str, state: CurrentState, owner: CurrentOwner) -> DocumentObject:
-    return document_object(*await documents.find(state, owner, document_id))
+    document, job = await documents.find(state, owner, document_id)
+    return document_object(document, await foretold(state, job))
 
 
 @router.get("/{document_id}/content")
