@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.Argume
         usage="%(prog)s [options] [DOC …] QUESTION",
     )
     ask.add_argument("words", nargs="+", metavar="[DOC …] QUESTION", help=f"DOC: {LAST}")
+    ask.add_argument("--max-wait", type=_seconds, metavar="SECONDS", help="for the adapter; default: the server's")
     chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
     chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
     add("mcp", parents=[client], help="a Model Context Protocol server on standard input and output, for agents")
@@ -91,21 +93,28 @@ def _add_operating(add: Add, client: argparse.ArgumentParser, json: argparse.Arg
     )
     keys = add("keys", help="create, list or revoke API keys")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="print a new key, this once")
+    create = actions.add_parser("create", parents=[json], help="print a new key, this once")
     create.add_argument("name", metavar="NAME", help="for your own eyes, in `keys list`")
     create.add_argument("--owner", help="a second key for this owner, or `default`: what was uploaded without keys")
     for limit, what in LIMITS.items():
         help_ = f"{what}; 0: no limit; default: the setting"
         create.add_argument(f"--{limit.replace('_', '-')}", type=_count, metavar="N", help=help_)
     actions.add_parser("list", parents=[json], help="every key's id, owner and limits")
-    actions.add_parser("revoke", help="a key is refused from now on").add_argument("id", metavar="ID")
+    revoke = actions.add_parser("revoke", parents=[json], help="a key is refused from now on")
+    revoke.add_argument("id", metavar="ID")
     letters = add("dead-letters", help="list jobs that failed after every attempt, or retry them")
     actions = letters.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser(
         "list", parents=[json], help="each job, when and why it failed, and the documents that wait for it"
     )
-    retry = actions.add_parser("retry", help="put jobs into the queue again")
+    retry = actions.add_parser("retry", parents=[json], help="put jobs into the queue again")
     retry.add_argument("job", nargs="*", metavar="JOB", help="as `list` names it; default: all")
+
+
+def _seconds(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError("must be a number from 0 on")
+    return value
 
 
 def _count(text: str) -> int:

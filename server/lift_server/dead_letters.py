@@ -30,11 +30,11 @@ async def run(settings: Settings, args: Namespace) -> str:
         records = Records(redis, open_store(settings.resolved_store_url))
         found = await letters(records)
         if args.action == "list":
-            shown = [await _shown(records, letter) for letter in found]
-            return (
-                json.dumps({"object": "list", "data": shown}, indent=2) if args.json else "\n".join(map(_line, shown))
-            )
-        return "\n".join([await _retried(records, found, job) for job in args.job or [letter.key for letter in found]])
+            shown, line = [await _shown(records, letter) for letter in found], _line
+        else:
+            jobs = args.job or [letter.key for letter in found]
+            shown, line = [await _retried(records, found, job) for job in jobs], _retried_line
+        return json.dumps({"object": "list", "data": shown}, indent=2) if args.json else "\n".join(map(line, shown))
 
 
 async def letters(records: Records) -> list[JobRecord]:
@@ -82,8 +82,11 @@ async def _retry(records: Records, job_key: str) -> bool:
     return True
 
 
-async def _retried(records: Records, found: list[JobRecord], job_key: str) -> str:
+async def _retried(records: Records, found: list[JobRecord], job_key: str) -> dict[str, Any]:
     if job_key not in {job.key for job in found}:
         raise LookupError(f"no such dead letter: {job_key}")
-    is_queued = await _retry(records, job_key)
-    return f"{job_key}  {'is in the queue again' if is_queued else 'there is nothing left to train'}"
+    return {"job": job_key, "is_queued": await _retry(records, job_key)}
+
+
+def _retried_line(shown: dict[str, Any]) -> str:
+    return f"{shown['job']}  {'is in the queue again' if shown['is_queued'] else 'there is nothing left to train'}"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 DONE, FAILED, USAGE, UNREACHABLE, UNTRAINED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+UNTRAINED_CODES = ("document_failed", "document_cancelled")
 MEANINGS = {
     DONE: "done",
     FAILED: "refused by the server, or failed",
@@ -50,9 +51,9 @@ class UntrainedError(CommandError):
 
     exit_code = UNTRAINED
 
-    def __init__(self, message: str, code: str) -> None:
+    def __init__(self, message: str, code: str, envelope: dict[str, Any] | None = None) -> None:
         self.code = code
-        super().__init__(message)
+        super().__init__(message, envelope)
 
 
 def tell(error: CommandError, command: str, about: str = "", *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -40,7 +41,8 @@ async def run(settings: Settings, args: Namespace) -> Told:
             told = await _create(keys, args)
         elif args.action == "revoke":
             record = await keys.revoke(args.id)
-            told = Told("", f"{record.id} ({record.name}) is revoked; answers under way are finished")
+            output = _json(_shown(record)) if args.json else ""
+            told = Told(output, f"{record.id} ({record.name}) is revoked; answers under way are finished")
         else:
             records = await keys.all()
             told = Told(_listed(records) if args.json else "\n".join(_line(record) for record in records), "")
@@ -54,13 +56,21 @@ async def _create(keys: Keys, args: Namespace) -> Told:
         raise ValueError("NAME: 1 to 100 printable characters")
     limits = Limits(**{name: getattr(args, name) for name in asdict(Limits())})
     secret, record = await keys.create(args.name, args.owner, limits)
-    return Told(secret, f"{record.id}, owner {record.owner}. The key is shown this once: keep it now.")
+    output = _json(_shown(record) | {"key": secret}) if args.json else secret
+    return Told(output, f"{record.id}, owner {record.owner}. The key is shown this once: keep it now.")
 
 
 def _listed(records: list[KeyRecord]) -> str:
-    """As JSON, without the digests: what they are looked up by is nobody's business."""
-    data = [{name: value for name, value in asdict(record).items() if name != "digest"} for record in records]
-    return json.dumps({"object": "list", "data": data}, indent=2)
+    return _json({"object": "list", "data": [_shown(record) for record in records]})
+
+
+def _shown(record: KeyRecord) -> dict[str, Any]:
+    """Without the digest: what it is looked up by is nobody's business."""
+    return {name: value for name, value in asdict(record).items() if name != "digest"}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2)
 
 
 def _line(record: KeyRecord) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import pty
 import re
 import signal
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lift_server.commands import Command
+from tests.lift_server.commands import Command, Screen
 
 from lift_config.settings import ServerSettings
 from lift_server.client.connection import own_address
@@ -100,6 +101,61 @@ async def test_several_documents_are_asked_as_one(lift: Ask, front_end: Any, eng
     assert (code, "The question is missing" in errors) == (2, True)
     code, _, errors = await lift("ask")(*ids, "Who", "knows?")
     assert (code, "in quotes" in errors) == (2, True)
+
+
+async def test_a_set_is_named_once_it_is_known(lift: Ask, front_end: Any, worker: Any, tmp_path: Path) -> None:
+    """While it is trained, or else with the answer."""
+    files = (written(tmp_path, "a.txt", TEXT + " A."), written(tmp_path, "b.txt", TEXT + " B."))
+    ids = (await lift("upload")(*files))[1].split()
+    pipe = asyncio.subprocess.PIPE
+    process = await lift("ask").start(*ids, "How many bees?", stdout=pipe, stderr=pipe)
+    assert process.stderr
+    async with asyncio.timeout(50):
+        told = (await process.stderr.readline()).decode()
+        made = (await front_end.client.get("/v1/documents")).json()["data"][0]
+        assert told == f"the 2 documents are asked as one, the set {made['id']}\n"
+        await worker.train()
+        assert await process.communicate() == (b"The answer is 42.\n", b"")
+    assert await lift("ask")(*ids, "How many bees?") == (0, "The answer is 42.\n", told)
+
+
+async def test_a_question_waits_no_longer_than_it_was_told(lift: Ask, tmp_path: Path) -> None:
+    document_id = await uploaded(lift, tmp_path)
+    code, output, errors = await lift("ask")(document_id, "--max-wait", "0", "How many bees?", "--json")
+    assert (code, output, json.loads(errors)["error"]["code"]) == (1, "", "document_not_ready")
+    for nonsense in ("-1", "inf", "soon"):
+        assert (await lift("ask")(document_id, "--max-wait", nonsense, "How many bees?"))[0] == 2
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+async def test_what_failed_or_was_cancelled_has_an_exit_code_of_its_own(
+    lift: Ask, front_end: Any, worker: Any, tmp_path: Path, how: list[str]
+) -> None:
+    document_id = await uploaded(lift, tmp_path)
+    await front_end.client.post(f"/v1/documents/{document_id}/cancel")
+    assert (await lift("ask")(document_id, "How many bees?", *how))[:2] == (4, "")
+    failed = await front_end.upload(TEXT + " And a goat.")
+    await worker.fail(await worker.newest_job(), "no usable task came of it")
+    code, output, errors = await lift("ask")(failed["id"], "How many bees?", *how)
+    assert (code, output, "no usable task came of it" in errors) == (4, "", True)
+
+
+async def test_on_a_terminal_a_waiting_question_shows_how_far_its_document_is(
+    lift: Ask, worker: Any, tmp_path: Path
+) -> None:
+    """The bar goes before the answer comes, which stays."""
+    document_id = await uploaded(lift, tmp_path)
+    ours, theirs = pty.openpty()
+    process = await lift("ask").start(document_id, "How many bees?", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    screen = Screen(ours)
+    async with asyncio.timeout(50):
+        await screen.shows("queue")
+        await worker.train()
+        await screen.shows("\x1b[K")
+        await screen.shows("The answer is 42.\r\n")
+        assert await process.wait() == 0
+    os.close(ours)
 
 
 async def test_a_question_without_quotes_is_pointed_out(lift: Ask) -> None:

@@ -64,7 +64,9 @@ async def test_retried_it_is_trained(front_end: Any, worker: Any, redis: Any, co
 async def test_only_the_one_that_is_named(front_end: Any, worker: Any, redis: Any, command: Command) -> None:
     _, one = await failed(front_end, worker, redis)
     _, other = await failed(front_end, worker, redis, TEXT + " And a goat.")
-    assert (await command("retry", other))[0] == 0
+    code, output, errors = await command("retry", other, "--json")
+    assert (code, errors) == (0, "")
+    assert json.loads(output) == {"object": "list", "data": [{"job": other, "is_queued": True}]}
     assert await redis.zrange("lift:dead-letters", 0, -1) == [one.encode()]
 
 

@@ -60,6 +60,20 @@ async def test_listed_as_json(tmp_path: Path, valkey_url: str) -> None:
     assert digest_of(secret.strip()) not in output
 
 
+async def test_made_and_revoked_as_json(tmp_path: Path, valkey_url: str) -> None:
+    command = Command("keys", tmp_path, valkey_url)
+    code, output, errors = await command("create", "mine", "--documents", "2", "--json")
+    made = json.loads(output)
+    assert (code, errors, bool(SECRET.fullmatch(made["key"] + "\n"))) == (0, "", True)
+    assert (made["name"], made["limits"]["documents"], "digest" in made) == ("mine", 2, False)
+    code, output, errors = await command("revoke", made["id"], "--json")
+    revoked = json.loads(output)
+    assert (code, errors, revoked["id"], "key" in revoked) == (0, "", made["id"], False)
+    assert revoked["revoked_s"] > 0
+    code, output, errors = await command("revoke", "key_none", "--json")
+    assert (code, output, json.loads(errors)["error"]["type"]) == (1, "", "command_error")
+
+
 async def test_a_second_key_for_an_owner(front_end: Any, tmp_path: Path, valkey_url: str) -> None:
     document = await front_end.upload("The lighthouse keeper of Orvel keeps eleven bees.")
     code, secret, _ = await Command("keys", tmp_path, valkey_url)("create", "heir", "--owner", "default")

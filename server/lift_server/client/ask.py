@@ -8,15 +8,15 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
-
 from lift_config.contract import DOCUMENT_ID
 from lift_server.client.connection import Connection, Json, refused
 from lift_server.client.last import last_document
 from lift_server.client.screen import show_json
+from lift_server.client.waiting import Wait
 from lift_server.exits import DONE, UsageError
 
 ROUTE = "/v1/chat/completions"
+TRAINING = b": training"  # a comment in the stream, which keeps it alive
 
 
 async def ask(connection: Connection, args: Namespace, state: Path) -> int:
@@ -25,14 +25,32 @@ async def ask(connection: Connection, args: Namespace, state: Path) -> int:
         document_ids = [last_document(state, connection.address)]
         if not args.json:
             print(f"asking {document_ids[0]}, uploaded last from here", file=sys.stderr)
-    body = question_body(await base_model(connection), document_ids, args.mode, [turn("user", question)])
+    messages = [turn("user", question)]
+    body = question_body(await base_model(connection), document_ids, args.mode, messages, args.max_wait)
     if args.json:
         show_json(await connection.json("POST", ROUTE, json=body))
-        return DONE
-    async for text in answer(connection, body):
-        print(text, end="", flush=True)
-    print()
+    else:
+        await _show(connection, body, document_ids)
     return DONE
+
+
+async def _show(connection: Connection, body: Json, document_ids: list[str]) -> None:
+    """The answer on standard output; what a person may want to know beside it on standard error."""
+    wait = Wait(connection, document_ids)
+    lift: Json = {}
+    try:
+        async for chunk in chunks(connection, body):
+            if chunk is None:
+                await wait.look()
+                continue
+            if text := said(chunk):
+                wait.clear()
+                print(text, end="", flush=True)
+            lift = chunk.get("lift", lift)
+    finally:
+        wait.clear()
+    print(flush=True)
+    wait.answered(lift)
 
 
 async def base_model(connection: Connection) -> str:
@@ -43,20 +61,40 @@ def turn(role: str, content: str) -> Json:
     return {"role": role, "content": content}
 
 
-def question_body(model: str, document_ids: list[str], mode: str | None, messages: list[Json]) -> Json:
+def question_body(
+    model: str, document_ids: list[str], mode: str | None, messages: list[Json], max_wait_s: float | None = None
+) -> Json:
     """The likeliest answer is asked for, so that the same question has the same one. Several documents are asked as
     one."""
     body: Json = {"model": model, "messages": messages, "temperature": 0}
     body |= {"document_id": document_ids[0]} if len(document_ids) == 1 else {"document_ids": document_ids}
-    return body | ({"lift": {"mode": mode}} if mode else {})
+    given = (("mode", mode), ("max_wait_s", max_wait_s))
+    lift = {name: value for name, value in given if value is not None}
+    return body | ({"lift": lift} if lift else {})
 
 
 async def answer(connection: Connection, body: Json) -> AsyncIterator[str]:
     """The answer's text, streamed; CommandError where it breaks off."""
+    async for chunk in chunks(connection, body):
+        if chunk is not None:
+            yield said(chunk)
+
+
+async def chunks(connection: Connection, body: Json) -> AsyncIterator[Json | None]:
+    """The answer as it comes; None now and then while its document is trained."""
     async with connection.accepted("POST", ROUTE, json=body | {"stream": True}) as reply:
-        async for chunk in _chunks(reply):
-            for choice in chunk.get("choices", []):
-                yield choice["delta"].get("content") or ""
+        async for line in reply.content:
+            if line.startswith(TRAINING):
+                yield None
+            elif line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    raise refused(reply.status, line[6:].decode())
+                yield chunk
+
+
+def said(chunk: Json) -> str:
+    return "".join(choice["delta"].get("content") or "" for choice in chunk.get("choices", []))
 
 
 def _meant(words: list[str]) -> tuple[list[str], str]:
@@ -67,12 +105,3 @@ def _meant(words: list[str]) -> tuple[list[str], str]:
     if DOCUMENT_ID.fullmatch(question):
         raise UsageError(f"what shall be asked of {question}? The question is missing")
     return document_ids, question
-
-
-async def _chunks(reply: aiohttp.ClientResponse) -> AsyncIterator[Json]:
-    async for line in reply.content:
-        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-            chunk = json.loads(line[6:])
-            if "error" in chunk:
-                raise refused(reply.status, line[6:].decode())
-            yield chunk

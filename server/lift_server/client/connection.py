@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from lift_config.settings import ServerSettings
-from lift_server.exits import CommandError, UnreachableError, UsageError
+from lift_server.exits import UNTRAINED_CODES, CommandError, UnreachableError, UntrainedError, UsageError
 
 CONNECT_S = 10.0
 PAGE = 100  # the most that a list gives at once
@@ -116,7 +116,8 @@ def refused(status: int, body: str) -> CommandError:
     """In the server's own words, whatever stands in for it (a proxy) says something else."""
     try:
         envelope = json.loads(body)["error"]
-        return CommandError(str(envelope["message"]), envelope)
+        message, code = str(envelope["message"]), envelope.get("code")
+        return UntrainedError(message, code, envelope) if code in UNTRAINED_CODES else CommandError(message, envelope)
     except (ValueError, KeyError, TypeError):
         return CommandError(f"HTTP {status}: {body.strip()[:SHOWN_CHARACTERS] or 'no reason was given'}")
 
