@@ -64,6 +64,18 @@ def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.Argume
     ask.add_argument("--max-wait", type=_seconds, metavar="SECONDS", help="for the adapter; default: the server's")
     chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
     chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
+    bench = add(
+        "bench",
+        parents=[client, json],
+        help="measure the time to the first token, cold and warm, and tokens a second",
+        description="Uploads FILE as a document never seen and asks at once (cold), then asks again and again (warm). "
+        "FILE's document is deleted afterwards. Better versions may be in training meanwhile and slow warm questions: "
+        "--document asks one whose training is over, and measures warm only.",
+    )
+    bench.add_argument("file", nargs="?", metavar="FILE", help="PDF, Word, HTML, text, …")
+    bench.add_argument("--document", metavar="DOC", help="a document's id, in place of FILE")
+    bench.add_argument("--question", default="What is this about?", metavar="TEXT", help="default: %(default)s")
+    bench.add_argument("-n", "--questions", type=_some, default=20, metavar="N", help="warm ones; default: %(default)s")
     add("mcp", parents=[client], help="a Model Context Protocol server on standard input and output, for agents")
     for command in (ask, chat):
         command.add_argument("--mode", choices=MODES, help="where answers come from")
@@ -109,6 +121,12 @@ def _add_operating(add: Add, client: argparse.ArgumentParser, json: argparse.Arg
     )
     retry = actions.add_parser("retry", parents=[json], help="put jobs into the queue again")
     retry.add_argument("job", nargs="*", metavar="JOB", help="as `list` names it; default: all")
+
+
+def _some(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
 
 
 def _seconds(text: str) -> float:

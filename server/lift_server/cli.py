@@ -141,7 +141,7 @@ def _up(_: argparse.Namespace) -> int:
 def _ask_server(args: argparse.Namespace) -> int:
     import asyncio
 
-    from lift_server.client import ask, chat, documents, last, upload
+    from lift_server.client import ask, bench, chat, documents, last, upload
     from lift_server.client.connection import Connection
 
     server, state = _server(args), last.state_path(os.environ)
@@ -150,6 +150,7 @@ def _ask_server(args: argparse.Namespace) -> int:
     command = {
         "upload": upload.upload,
         "ask": ask.ask,
+        "bench": bench.bench,
         "docs": documents.docs,
         "status": documents.status,
         "export": documents.export,

@@ -1,1 +1,1 @@
-"""The client: lift-serve upload, ask, chat, docs, status, export, rm, mcp. Over HTTP only."""
+"""The client: lift-serve upload, ask, chat, bench, docs, status, export, rm, mcp. Over HTTP only."""

@@ -1,6 +1,6 @@
 """What a person is told beside an answer, on standard error.
 
-In: that it is waited for, and its `lift`. Out: the set that several documents became; on a terminal how far training is.
+In: that it is waited for, and its `lift`. Out: the set that several documents became; on a terminal how far it is.
 """
 
 from __future__ import annotations
