@@ -62,7 +62,6 @@ class Place:
         self.folder, self.front_end, self.engine = folder, front_end, engine
         self.document_id = ""
         (folder / ".venv").symlink_to(sys.prefix)
-        (folder / "notes.txt").write_text(TEXT)
 
     async def upload(self) -> str:
         document = await self.front_end.upload(TEXT, title=TITLE, recipe="sketch")
