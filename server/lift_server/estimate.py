@@ -16,7 +16,7 @@ from lift_config.contract import JobRecord, Speed, Status
 from lift_config.phases import Phase
 from lift_config.recipe import load_recipes
 from lift_server.errors import TtftBudgetUnmet
-from lift_server.outlook import speeds, streams_before
+from lift_server.outlook import Seen, speeds, streams_before
 from lift_server.recipes import all_servable
 from lift_server.state import State
 from lift_server.versions import will_bring
@@ -51,7 +51,7 @@ async def next_s(state: State, job: JobRecord, recipe: str | None = None) -> flo
     seen = await state.outlook.seen()
     ahead = seen.before(job, stream_of(job))
     course = _Course(job, seen.measured)
-    ahead_s = None if ahead is None else _shared_s(ahead, seen.measured, seen.workers)
+    ahead_s = None if ahead is None else _shared_s([_first_s(seen, one) for one in ahead], seen.workers)
     return course.left_s(recipe or course.next_recipe(), ahead_s) or None
 
 
@@ -120,11 +120,18 @@ async def _ahead_s(state: State, job: JobRecord, measured: Measured) -> float | 
     keys = list(dict.fromkeys(await state.records.queued(*streams_before(stream_of(job)))))
     keys = keys[: keys.index(job.key)] if job.key in keys else keys
     jobs = [one for one in await state.records.jobs(keys) if one is not None and one.unfinished]
-    return _shared_s(jobs, measured, await state.records.workers())
+    return _shared_s([_Course(one, measured).first_s() for one in jobs], await state.records.workers())
 
 
-def _shared_s(jobs: Sequence[JobRecord], measured: Measured, workers: int) -> float | None:
-    total_s = _sum(*(_Course(one, measured).first_s() for one in jobs))
+def _first_s(seen: Seen, job: JobRecord) -> float | None:
+    """Once for all who look: a list would have it worked out for each pair of its documents."""
+    if job.key not in seen.firsts_s:
+        seen.firsts_s[job.key] = _Course(job, seen.measured).first_s()
+    return seen.firsts_s[job.key]
+
+
+def _shared_s(firsts_s: Sequence[float | None], workers: int) -> float | None:
+    total_s = _sum(*firsts_s)
     return None if total_s is None else total_s / max(1, workers)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
@@ -33,6 +33,7 @@ class Seen:
     measured: Mapping[str, list[Speed]]
     queues: Mapping[str, Queue]
     workers: int
+    firsts_s: dict[str, float | None] = field(default_factory=dict)  # by job; estimate.py works each out once
 
     def before(self, job: JobRecord, stream: str) -> list[JobRecord] | None:
         """What has its turn before a job of `stream`; None where that is not known."""
