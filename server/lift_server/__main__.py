@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from lift_config.settings import Settings
 from lift_server.app import create_app
+from lift_server.heads import BoundedProtocol
 
 GRACE_S = 20  # answers under way at SIGTERM may finish within this; `lift-serve up` gives a part 25
 START_FAILED = 3  # as uvicorn's own command says it
@@ -26,6 +27,7 @@ def main() -> None:
         host=settings.server.host,
         port=settings.server.port,
         log_config=None,
+        http=BoundedProtocol,
         ws="none",
         proxy_headers=False,  # X-Forwarded-For could make any peer look local
         timeout_keep_alive=75,

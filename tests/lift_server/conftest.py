@@ -41,6 +41,7 @@ from lift_config.phases import Phase
 from lift_config.settings import Settings
 from lift_server.app import create_app
 from lift_server.evidence import OWN_ANSWER_TOKENS
+from lift_server.heads import BoundedProtocol
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -388,7 +389,15 @@ async def start(
             given = {"redis_url": valkey_url, "home": tmp_path, "engine": {"urls": [engine.url]}, **overrides}
             settings = Settings(**given)
             app = create_app(settings)
-            config = uvicorn.Config(app, port=0, log_config=None, ws="none", lifespan="on", timeout_graceful_shutdown=1)
+            config = uvicorn.Config(
+                app,
+                port=0,
+                log_config=None,
+                http=BoundedProtocol,
+                ws="none",
+                lifespan="on",
+                timeout_graceful_shutdown=1,
+            )
             server = uvicorn.Server(config)
             config.load()
             server.lifespan = config.lifespan_class(config)
