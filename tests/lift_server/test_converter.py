@@ -14,9 +14,10 @@ from tests.lift_server import made_files
 from tests.lift_server.made_files import archive, docx, lines, office, paragraph, pdf, pptx, relations, xlsx
 
 from lift_server.convert.archive import MAX_UNPACKED_BYTES
-from lift_server.convert.converter import AT_ONCE, Converter, _read, _write
+from lift_server.convert.converter import AT_ONCE, WAITING_BYTES, Converter, _read, _write
 from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
+from lift_server.errors import RateLimited
 
 LIMIT_BYTES = 2**20
 
@@ -230,3 +231,40 @@ async def test_few_run_at_once_and_one_for_an_owner(tmp_path: Path, owners: str,
     converter = child(COUNTS, str(tmp_path))
     counts = await asyncio.gather(*(ask(converter, owner) for owner in owners))
     assert max(map(int, counts)) == most
+
+
+# Says that it has begun, then waits to be told to go on.
+GATED = """
+import json, sys
+open(sys.argv[1], "w").close()
+open(sys.argv[2]).close()
+print(json.dumps({"text": "The horn."}))
+"""
+
+
+async def test_what_an_owner_has_waiting_is_bounded(tmp_path: Path) -> None:
+    """Others are let in meanwhile, and the same owner when it has been read; one that is larger alone is read."""
+    begun, go_on = (tmp_path / name for name in ("begun", "go on"))
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+    converter = child(GATED, str(begun), str(go_on))
+
+    async def large(owner: str) -> str:
+        content = bytes(WAITING_BYTES + 1)
+        return (await converter.read(content, Kind.LEGACY, owner=owner, limit_bytes=LIMIT_BYTES)).text
+
+    first = asyncio.create_task(large("a"))
+    await asyncio.to_thread(begun.read_bytes)
+    with pytest.raises(RateLimited) as refused:
+        await large("a")
+    assert (refused.value.status, refused.value.type) == (429, "conversion")
+    assert int(refused.value.headers["Retry-After"]) > 0
+    other = asyncio.create_task(ask(converter, "b"))
+    await asyncio.to_thread(begun.read_bytes)
+    for _ in range(2):
+        await asyncio.to_thread(go_on.write_bytes, b"")
+    assert (await first, await other) == ("The horn.", "The horn.")
+    again = asyncio.create_task(large("a"))
+    await asyncio.to_thread(begun.read_bytes)
+    await asyncio.to_thread(go_on.write_bytes, b"")
+    assert await again == "The horn."

@@ -1,7 +1,7 @@
 """A file's bytes → its text, by a child that limits itself (__main__.py) and is killed where it takes too long.
 
-Few run at once, one for each owner; others wait. A child gets no environment but `PATH`: a file that
-takes it over finds no secret there.
+Few run at once, one for each owner; others wait, as long as what an owner has waiting in memory is not too much. A
+child gets no environment but `PATH`: a file that takes it over finds no secret there.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from lift_server.convert.clean import Places
 from lift_server.convert.kinds import Kind
 from lift_server.convert.refusal import Refused
+from lift_server.errors import RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ TIMEOUT_S = 120.0  # of the wall clock, on a machine that may be busy; the child
 CHILD = (sys.executable, "-P", "-m", "lift_server.convert")
 OUTPUT_EXTRA_BYTES = 512 * 1024  # for places, and JSON's own
 READ_BYTES = 2**20
+WAITING_BYTES = 64 * 2**20  # of an owner's files, the one that is being read with them; a single one may be larger
+RETRY_S = 5
 NAMES = {
     Kind.PDF: "a PDF",
     Kind.ARCHIVE: "an Office document, EPUB or ZIP archive",
@@ -57,11 +61,14 @@ class Converter:
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._held_bytes: Counter[str] = Counter()  # by owner
 
     async def read(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> Converted:
-        """Its text, at most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client."""
-        async with self._turns.setdefault(owner, asyncio.Lock()), self._slots:
-            code, output = await self._run(content, kind, limit_bytes)
+        """Its text, at most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client; RateLimited
+        where too much of the owner's waits already."""
+        with self._held(owner, len(content)):
+            async with self._turns.setdefault(owner, asyncio.Lock()), self._slots:
+                code, output = await self._run(content, kind, limit_bytes)
         told: dict[str, Any] = await asyncio.to_thread(json.loads, output) if code == 0 else {}
         if "text" in told:
             return Converted(str(told["text"]), told.get("places") or {})
@@ -75,6 +82,20 @@ class Converter:
             f"The file looks like {NAMES[kind]}, but cannot be read: it is damaged, cut off, or far too large inside."
         )
         raise Refused(message, code="conversion_failed")
+
+    @contextmanager
+    def _held(self, owner: str, size_bytes: int) -> Iterator[None]:
+        held_bytes = self._held_bytes[owner]
+        if held_bytes and held_bytes + size_bytes > WAITING_BYTES:
+            limit = f"{WAITING_BYTES} bytes of files that wait to be read"
+            raise RateLimited(limit, kind="conversion", retry_after_s=RETRY_S)
+        self._held_bytes[owner] += size_bytes
+        try:
+            yield
+        finally:
+            self._held_bytes[owner] -= size_bytes
+            if not self._held_bytes[owner]:
+                del self._held_bytes[owner]
 
     async def _run(self, content: bytes, kind: Kind, limit_bytes: int) -> tuple[int | None, bytes]:
         """The child's exit code and what it said; None where it was too slow."""
