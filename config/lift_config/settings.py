@@ -104,13 +104,14 @@ class SloSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What a key may use unless it says otherwise; 0: no limit."""
+    """What a key may use unless it says otherwise, and what all may have together; 0: no limit."""
 
     requests_per_minute: int = Field(0, ge=0, description="requests of a key, and without keys; 0: no limit")
     tokens_per_minute: int = Field(0, ge=0, description="tokens of prompts and answers, as the engine counts them")
     documents: int = Field(0, ge=0, description="documents that an owner keeps; 0: no limit")
     bytes: int = Field(0, ge=0, description="bytes of an owner's uploads, together")
     training: int = Field(0, ge=0, description="an owner's documents in training at once")
+    max_queued: int = Field(100_000, ge=0, description="everybody's documents that wait for training or are in it")
 
 
 class Settings(BaseSettings):

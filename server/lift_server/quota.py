@@ -1,4 +1,4 @@
-"""What an owner may keep and have trained at once: documents, their bytes, trainings.
+"""What an owner may keep and have trained at once: documents, their bytes, trainings; and how long the queue may be.
 
 Nothing is counted: what there is gets looked at when something is to be added. Asked within records.py's transaction,
 which watches the owner's list of documents, it holds for uploads and deletions at the same time, at any front end.
@@ -12,12 +12,21 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lift_config.contract import document_redis_key, job_redis_key, limits_redis_key, owner_redis_key
+from lift_config.contract import (
+    BULK_STREAM,
+    JOBS_STREAM,
+    REFINE_STREAM,
+    document_redis_key,
+    job_redis_key,
+    limits_redis_key,
+    owner_redis_key,
+)
 from lift_config.settings import LimitSettings
 from lift_server.errors import InsufficientQuota, RateLimited
 from lift_server.keys import Limits
 
 TRAINING_RETRY_S = 10
+QUEUE_RETRY_S = 60
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,8 @@ class Quota:
             raise InsufficientQuota(f"{limits.bytes} bytes of documents")
 
     async def train(self) -> None:
-        """RateLimited where one more training is too much."""
+        """RateLimited where one more training is too much, for its owner or for everybody together."""
+        await self._refuse_if_queue_is_full()
         limit = (await self._limits()).training
         if not limit:
             return
@@ -62,6 +72,18 @@ class Quota:
             "bytes": Use(sum(sizes), limits.bytes),
             "training": Use(await self._unfinished(), limits.training),
         }
+
+    async def _refuse_if_queue_is_full(self) -> None:
+        """An entry stays in its stream until its job is done. Uploads at the same moment may exceed it a little."""
+        limit = self._defaults.max_queued
+        if not limit:
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for stream in (JOBS_STREAM, BULK_STREAM, REFINE_STREAM):
+                pipe.xlen(stream)
+            queued = sum(await pipe.execute())
+        if queued >= limit:
+            raise RateLimited(f"{limit} documents in the queue of all", kind="queue", retry_after_s=QUEUE_RETRY_S)
 
     async def _sizes(self) -> list[int]:
         return [json.loads(size) for size in await self._of_documents("size_bytes")]

@@ -284,6 +284,22 @@ async def test_a_question_that_wants_a_training_is_limited_too(front_end: Any, w
     assert refusal(answer) == (429, "rate_limit_exceeded", "training")
 
 
+async def test_the_queue_of_all_is_limited(start: Any, worker: Any) -> None:
+    """Whoever waits in it; what is there already can be uploaded again, and what left it makes room."""
+    front_end = await start(limits={"max_queued": 2})
+    mine, other = await holder(front_end), await holder(front_end)
+    documents = [(await one.upload(TEXT, recipe="fast")).json()["id"] for one in (mine, other)]
+    refused = await mine.upload(TEXT + " And more.")
+    assert refusal(refused) == (429, "rate_limit_exceeded", "queue")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (await mine.upload(TEXT, recipe="fast")).status_code == 200
+    await worker.train()
+    question = {"document_id": documents[1], "lift": {"recipe": "max", "max_wait_s": 1}}
+    assert refusal(await other.ask(**question)) == (429, "rate_limit_exceeded", "queue")
+    await worker.redis.xtrim("lift:jobs", maxlen=1, approximate=False)  # as a worker does with what is done
+    assert (await mine.upload(TEXT + " And more.")).status_code == 200
+
+
 async def test_the_newest_key_of_an_owner_says_what_it_may_have(front_end: Any) -> None:
     old = await holder(front_end, documents=1)
     await old.upload(TEXT)
