@@ -82,7 +82,12 @@ class Answer:
     async def whole(self) -> Json:
         """The answer in one piece; `ttft_s` is then the time to all of it."""
         route = self.question.dialect.ROUTE
-        answer = await self._asked(lambda url, body: self._state.engine.ask(url, route, body, self.observed.headers))
+
+        async def ask(url: str, body: Json) -> Json:
+            answer = await self._state.engine.ask(url, route, body, self.observed.headers)
+            return self._heard.check(answer, body["model"])
+
+        answer = await self._asked(ask)
         self._timeline.end(Phase.PREFILL)
         self.token_written()
         return self.last(self._heard.whole(answer), await self.finish())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+from lift_config.contract import ADAPTER_ID
 from lift_server.dialects.dialect import Json, Usage
 from lift_server.engine_reply import read_event
-from lift_server.errors import ApiError
+from lift_server.errors import ApiError, EngineFailure
 from lift_server.question import Question
 
 Piece = bytes | Json
+
+log = logging.getLogger(__name__)
 
 
 class Heard:
@@ -32,8 +37,18 @@ class Heard:
     def asks(self, body: Json) -> Json:
         """The body to stream with: the tokens are always told to us."""
         body, self._wants_usage = self._question.dialect.with_usage(body)
-        self._splice = self._question.dialect.splice(body["model"], self._question.model)
+        self._asked = body["model"]
+        self._splice = self._question.dialect.splice(self._asked, self._question.model)
         return body
+
+    def check(self, answer: Json, asked: str) -> Json:
+        """The answer, or a chunk of it; EngineFailure where it is from another adapter than `asked`. The base model may
+        be told by another of the names that it is served under."""
+        told = self._question.dialect.model(answer)
+        if told not in (None, asked) and any(ADAPTER_ID.fullmatch(str(name)) for name in (told, asked)):
+            log.error("an engine was asked for %s and answered from %s", asked, told)
+            raise EngineFailure(502, "The inference engine answered from another adapter.", code="engine_error")
+        return answer
 
     def whole(self, answer: Json) -> Json:
         """As the client gets it."""
@@ -56,7 +71,7 @@ class Heard:
         spliced = self._splice(event)
         if spliced is not None and self.begun and not self._keeps_text:
             return spliced
-        dialect, chunk = self._question.dialect, read_event(event)
+        dialect, chunk = self._question.dialect, self.check(read_event(event), self._asked)
         self._hear(chunk)
         self.begun = self.begun or dialect.has_token(chunk)
         if dialect.is_usage_only(chunk) and not self._wants_usage:

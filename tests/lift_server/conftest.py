@@ -89,6 +89,7 @@ class FakeEngine:
         self.loaded = asyncio.Event()
         self.aborted = asyncio.Event()
         self.words = ["The", " answer", " is", " 42."]
+        self.answers_from = ""  # another model than is asked for
         self.before: list[str | None] = []  # choices before the one that says these words
         self.own_answer = ""
         self.refuses: Callable[[str, dict[str, Any]], str | None] = lambda route, body: None
@@ -177,6 +178,7 @@ class FakeEngine:
             return web.json_response(self.error[1], status=self.error[0])
         if refusal := self._refusal(request, body):
             return refusal
+        body = body | {"model": self.answers_from or body["model"]}
         if body.get("stream"):
             return await self._stream(request, body)
         if self.gate is not None:

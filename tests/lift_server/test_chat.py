@@ -47,6 +47,19 @@ async def test_without_a_document_the_base_model_answers(front_end: Any, engine:
     assert engine.loads == []
 
 
+@pytest.mark.parametrize("from_", [BASE, "0" * 32 + "-" + "0" * 12])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_from_another_adapter_is_none(
+    front_end: Any, engine: Any, worker: Any, from_: str, stream: bool
+) -> None:
+    document_id, _ = await ready(front_end, worker)
+    engine.answers_from = from_
+    answer = await front_end.ask(document_id=document_id, stream=stream)
+    error = events(answer.text)[-1] if stream else answer.json()
+    assert error["error"]["code"] == "engine_error"
+    assert "42" not in answer.text
+
+
 async def test_a_ready_document_is_answered_by_its_adapter(front_end: Any, engine: Any, worker: Any) -> None:
     document_id, adapter = await ready(front_end, worker, title="Orvel")
     answer = await front_end.ask(document_id=document_id, seed=7)

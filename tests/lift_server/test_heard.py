@@ -9,11 +9,12 @@ import pytest
 
 from lift_server.dialects import chat, completions, responses
 from lift_server.dialects.dialect import Dialect, Usage
+from lift_server.errors import EngineFailure
 from lift_server.heard import Heard
 from lift_server.question import Question
 from lift_server.schemas import LiftOptions
 
-ENGINES, OURS = "a1b2-c3d4", "base:doc_é"
+ENGINES, OTHERS, OURS = "0" * 32 + "-a1b2c3d4e5f6", "1" * 32 + "-a1b2c3d4e5f6", "base:doc_é"
 TRICKY = [
     ' "finish_reason":null',
     '"finish_reason":"stop"',
@@ -79,12 +80,35 @@ def test_only_the_model_is_another(dialect: Dialect, text: str) -> None:
         chunk(delta={}) | {"choices": chunk(delta={})["choices"] * 2},
         {"model": ENGINES, **{name: value for name, value in chunk(delta={}).items() if name != "model"}},
         chunk(delta={}) | {"id": "chatcmpl-2"},
-        chunk(delta={}) | {"model": "another"},
     ],
 )
 def test_what_is_unusual_is_parsed(value: dict[str, Any]) -> None:
     pieces = heard(chat).pieces([event(chunk(delta={"content": "x"})), event(value)])
     assert pieces[1] == value | {"model": OURS}
+
+
+@pytest.mark.parametrize("model", [OTHERS, "base"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_chunk_from_another_model_ends_the_answer(model: str, is_first: bool) -> None:
+    one = heard(chat)
+    before = [] if is_first else [event(chunk(delta={"content": "x"}))]
+    pieces = one.pieces([*before, event(chunk(delta={"content": "y"}) | {"model": model})])
+    assert len(pieces) == len(before)
+    assert one.failure is not None
+    assert (one.failure.status, one.failure.code) == (502, "engine_error")
+
+
+def test_a_response_from_another_model_ends_before_it_says_anything() -> None:
+    one = heard(responses)
+    assert one.pieces([event({"type": "response.created", "response": {"model": OTHERS}}, "response.created")]) == []
+    assert one.failure is not None
+
+
+def test_the_base_model_may_have_another_name_but_no_adapters() -> None:
+    one, answer = heard(chat), chunk(delta={})
+    assert one.check(answer | {"model": "alias"}, "base")
+    with pytest.raises(EngineFailure):
+        one.check(answer, "base")
 
 
 def test_a_first_event_with_a_brace_before_its_model_teaches_nothing() -> None:

@@ -217,3 +217,9 @@ async def test_context_and_evidence_come_from_whichever_engine_there_is(pair: Pa
     lift = {"mode": "context", "evidence": True}
     answer = (await pair.front_end.ask(document_id=pair.document_id, lift=lift)).json()
     assert "evidence_error" not in answer["lift"]
+
+
+async def test_where_one_answers_from_another_adapter_the_other_is_asked(pair: Pair) -> None:
+    pair.home.answers_from = "0" * 32 + "-" + "0" * 12
+    await pair.ask()
+    assert pair.asked() == (1, 1)

@@ -13,6 +13,7 @@ from lift_server.dialects.chunks import (
     event,
     is_usage_only,
     may_be_last,
+    model,
     splice,
     usage,
     with_lift,
@@ -25,7 +26,8 @@ from lift_server.errors import InvalidRequest
 
 __all__ = [
     "DONE", "FRAMED", "OPERATION", "ROUTE", "as_chat", "check", "echo", "error_event", "event", "frame", "has_token",
-    "is_usage_only", "may_be_last", "said", "splice", "take_files", "usage", "with_defaults", "with_lift", "with_usage",
+    "is_usage_only", "may_be_last", "model", "said", "splice", "take_files", "usage", "with_defaults", "with_lift",
+    "with_usage",
 ]  # fmt: skip
 
 ROUTE = CHAT_ROUTE

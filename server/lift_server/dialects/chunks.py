@@ -25,6 +25,10 @@ def echo(answer: Json, body: Json, model: str) -> Json:
     return answer | {"model": model}
 
 
+def model(answer: Json) -> str | None:
+    return answer.get("model")
+
+
 def with_lift(answer: Json, fields: Json) -> Json:
     return answer | fields
 

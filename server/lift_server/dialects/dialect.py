@@ -66,6 +66,9 @@ class Dialect(Protocol):
     def with_lift(self, answer: Json, fields: Json) -> Json:
         """`fields`, of which `lift` is one, where this dialect has them."""
 
+    def model(self, answer: Json) -> str | None:
+        """That the engine says it answered from; None where this chunk does not say it."""
+
     def usage(self, answer: Json) -> Usage | None: ...
 
     def said(self, answer: Json) -> dict[int, str]:

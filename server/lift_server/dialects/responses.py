@@ -83,6 +83,11 @@ def echo(answer: Json, body: Json, model: str) -> Json:
     return answer | own if answer.get("object") == "response" else answer
 
 
+def model(answer: Json) -> str | None:
+    told: str | None = (answer.get("response") or answer).get("model")
+    return told
+
+
 def with_lift(answer: Json, fields: Json) -> Json:
     if isinstance(answer.get("response"), dict):
         return answer | {"response": answer["response"] | fields}
