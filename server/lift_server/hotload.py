@@ -85,6 +85,11 @@ class Hotload:
         if removals:
             await asyncio.wait(removals, timeout=REMOVAL_S)
 
+    async def reach_blobs(self) -> bool:
+        """RedisError where the Redis of adapters is away, which is another one than that of records, or the same."""
+        await self._blobs.ping()
+        return True
+
     async def close(self) -> None:
         """Drop what is under way."""
         for task in self._tasks:

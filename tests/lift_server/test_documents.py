@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -309,8 +310,36 @@ async def test_models(front_end: Any, worker: Any) -> None:
 async def test_ready_wants_every_part(front_end: Any, redis: Any) -> None:
     assert (await front_end.client.get("/ready")).json() == {
         "ready": False,
-        "parts": {"redis": True, "engines": [True], "workers": 0, "disk": True},
+        "parts": {"redis": True, "blobs": True, "store": True, "engines": [True], "workers": 0, "disk": True},
     }
     await redis.set("lift:worker:a", "1")
     answer = await front_end.client.get("/ready")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+async def away(front_end: Any) -> list[str]:
+    """The parts that do not answer; /ready itself always does."""
+    answer = await front_end.client.get("/ready")
+    told = answer.json()
+    assert (answer.status_code, told["ready"]) == (503, False)
+    return [name for name, answers in told["parts"].items() if answers is False]
+
+
+async def test_ready_asks_the_redis_of_adapters(start: Any, redis: Any) -> None:
+    """Also one that takes connections and never answers."""
+    await redis.set("lift:worker:a", "1")
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as silent:
+        for port in (9, silent.sockets[0].getsockname()[1]):
+            assert await away(await start(redis={"blobs_url": f"redis://127.0.0.1:{port}"})) == ["blobs"]
+
+
+async def test_ready_asks_the_store(front_end: Any, redis: Any, store: Path) -> None:
+    await redis.set("lift:worker:a", "1")
+    shutil.rmtree(store)
+    store.write_text("no folder any more")
+    assert await away(front_end) == ["store"]

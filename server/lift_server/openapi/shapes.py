@@ -262,6 +262,8 @@ class Parts(BaseModel):
     redis: bool
     engines: list[bool]
     workers: int
+    blobs: bool
+    store: bool
     disk: bool
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
+from obstore.exceptions import BaseError as StoreError
 from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 
@@ -13,6 +16,11 @@ from lift_server import gauges, store
 from lift_server.state import CurrentState, State
 
 router = APIRouter()
+
+ANSWER_S = 2.0  # an engine gets as long (engine.HEALTH_S)
+NO_OBJECT = "ready"  # asked for, and not found, in a store that answers
+
+T = TypeVar("T")
 
 
 @router.get("/health")
@@ -24,14 +32,20 @@ async def health() -> dict[str, str]:
 async def ready(state: CurrentState) -> JSONResponse:
     """200 where what was uploaded is trained and a question answered, for which one engine will do. A full disk takes
     no uploads, which is told, and is no reason to send questions elsewhere."""
-    workers = await _workers(state)
-    engines = await state.engine.healthy()
-    is_ready = bool(workers) and any(engines)
+    workers, has_blobs, has_room, engines = await asyncio.gather(
+        _answer(state.records.workers()),
+        _answer(state.hotload.reach_blobs()),
+        _answer(_has_room(state)),
+        state.engine.healthy(),
+    )
+    is_ready = bool(workers) and bool(has_blobs) and has_room is not None and any(engines)
     parts: dict[str, Any] = {
         "redis": workers is not None,
+        "blobs": bool(has_blobs),
+        "store": has_room is not None,
         "engines": engines,
         "workers": workers or 0,
-        "disk": await store.has_room(state.settings),
+        "disk": has_room is not False,
     }
     return JSONResponse({"ready": is_ready, "parts": parts}, status_code=200 if is_ready else 503)
 
@@ -46,9 +60,16 @@ async def metrics(state: CurrentState) -> Response:
     )
 
 
-async def _workers(state: State) -> int | None:
-    """How many hold a lease; None where Redis is out of reach."""
+async def _has_room(state: State) -> bool:
+    """Asked for an object first: free space is told also of a folder that cannot be read, and never of a service."""
+    await state.records.size_bytes(NO_OBJECT)
+    return await store.has_room(state.settings)
+
+
+async def _answer(asking: Awaitable[T]) -> T | None:
+    """None where the part is out of reach, or takes too long."""
     try:
-        return await state.records.workers()
-    except (RedisError, OSError):
+        async with asyncio.timeout(ANSWER_S):
+            return await asking
+    except (RedisError, StoreError, OSError):  # TimeoutError is one of these
         return None
