@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,13 +14,14 @@ from fastapi import FastAPI
 from lift_config.settings import Settings
 from lift_server.app import create_app
 from lift_server.heads import BoundedProtocol
+from lift_server.middleware import WithRequestId
 
 GRACE_S = 20  # answers under way at SIGTERM may finish within this; `lift-serve up` gives a part 25
 START_FAILED = 3  # as uvicorn's own command says it
 
 
 def main() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler(sys.stderr)])
     settings = Settings()
     app = create_app(settings)
     config = uvicorn.Config(
@@ -38,6 +40,14 @@ def main() -> None:
         server.run()
     if not server.started:
         sys.exit(START_FAILED)
+
+
+def log_handler(stream: TextIO) -> logging.Handler:
+    """Every line says which request it is about."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"))
+    handler.addFilter(WithRequestId())
+    return handler
 
 
 class _Server(uvicorn.Server):

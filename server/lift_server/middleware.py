@@ -3,9 +3,11 @@ envelope around what nobody caught."""
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import uuid
+from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +18,8 @@ from lift_server.errors import as_api_error
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # W3C
+
+_current_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class Envelope:
@@ -30,6 +34,7 @@ class Envelope:
             return
         scope.setdefault("state", {})["received_s"] = time.time()
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        _current_id.set(request_id)  # each request runs in a task of its own
         begun, began_s = False, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
@@ -50,6 +55,19 @@ class Envelope:
             answer = as_api_error(error)
             if not begun:
                 await answer.response()(scope, receive, send_with_id)
+
+
+def request_id() -> str:
+    """Of the request that this code, or what started it, runs for; `-` outside of any."""
+    return _current_id.get()
+
+
+class WithRequestId(logging.Filter):
+    """For a handler: lets everything through, with `request_id` for its format."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id()
+        return True
 
 
 def received_s(request: Request) -> float:

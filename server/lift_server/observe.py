@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
 
 from starlette.requests import ClientDisconnect
@@ -10,8 +12,11 @@ from lift_config.contract import AdapterRecord, AdapterState, JobRecord
 from lift_config.phases import Phase, Timeline
 from lift_server.errors import ApiError, told_as
 from lift_server.metrics import Objective
+from lift_server.middleware import request_id
 from lift_server.question import Question
 from lift_server.state import State
+
+log = logging.getLogger(__name__)
 
 
 class Observed:
@@ -25,8 +30,11 @@ class Observed:
 
     @property
     def headers(self) -> dict[str, str]:
-        """For the engine, so that its span joins ours."""
-        return {"traceparent": self._span.traceparent} if self._span else {}
+        """For the engine, so that its span and its log join ours. Of the id it makes the answer's, which must be
+        another for each, whatever a client sends; one that the body has would give way to it."""
+        is_named = "request_id" in self._question.body
+        ids = {} if is_named else {"X-Request-Id": f"{request_id()}-{secrets.token_hex(4)}"}
+        return ids | ({"traceparent": self._span.traceparent} if self._span else {})
 
     def ended(
         self,
@@ -42,6 +50,9 @@ class Observed:
         failure = self.failure or _failure(error)
         outcome = failure.code if failure else "disconnected" if error else "ok"
         self._metrics.ended(outcome, endpoint=self._question.dialect.ROUTE)
+        level = logging.WARNING if failure and failure.status >= 500 else logging.INFO
+        named = (job and job.key, adapter and adapter.id)
+        log.log(level, "question to job %s, adapter %s: %s", *named, outcome)
         if not self._question.stream:
             ttft_s = None  # what is known is the time to the whole answer
         elif objective := _objective(timeline):

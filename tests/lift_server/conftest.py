@@ -66,6 +66,7 @@ class FakeEngine:
         self.url = ""
         self.asked: list[dict[str, Any]] = []
         self.traceparents: list[str | None] = []  # that came with them
+        self.request_ids: list[str | None] = []  # likewise
         self.window = 2048
         self.slots = 4
         self.serves = BASE
@@ -174,6 +175,7 @@ class FakeEngine:
         if self.dies_when_asked:
             return self._dead(request)
         self.traceparents.append(request.headers.get("traceparent"))
+        self.request_ids.append(request.headers.get("X-Request-Id"))
         if self.error is not None:
             return web.json_response(self.error[1], status=self.error[0])
         if refusal := self._refusal(request, body):

@@ -72,7 +72,7 @@ class Converter:
         told: dict[str, Any] = await asyncio.to_thread(json.loads, output) if code == 0 else {}
         if "text" in told:
             return Converted(str(told["text"]), told.get("places") or {})
-        log.info("%s of %d bytes, exit code %s: no text, %s", kind, len(content), code, told)
+        log.info("%s of %d bytes, exit code %s: no text, %s", kind, len(content), code, told.get("code"))
         if "code" in told:
             raise Refused(told["message"], code=told["code"])
         if code in (None, -signal.SIGXCPU):
