@@ -96,12 +96,19 @@ def _add_documents(add: Add, client: argparse.ArgumentParser, json: argparse.Arg
 
 
 def _add_operating(add: Add, client: argparse.ArgumentParser, json: argparse.ArgumentParser) -> None:
-    add(
+    doctor = add(
         "doctor",
         parents=[client, json],
         help="check the deployment, say what to fix",
         description="Checks what the settings here name: files, Redis, store, engines, workers, server. With --url "
-        "only the server there, as it is seen from here. Changes nothing; exit code 1 where something FAILs.",
+        "only the server there, as it is seen from here. With --gone instead, that nothing is left of deleted "
+        "documents anywhere. Changes nothing; exit code 1 where something FAILs.",
+    )
+    doctor.add_argument(
+        "--gone",
+        nargs="+",
+        metavar="ID",
+        help="of a deleted document, of its adapter (which finds texts too), or a job",
     )
     keys = add("keys", help="create, list or revoke API keys")
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -114,10 +114,14 @@ def _doctor(args: argparse.Namespace) -> int:
     import asyncio
 
     from lift_server.client.connection import Server, server_address
-    from lift_server.doctor.examine import examine, installation, report
+    from lift_server.doctor.examine import examine, installation, is_gone, report
 
     os.umask(0o077)
     loop = asyncio.new_event_loop()  # not asyncio.run, which would wait for a check that hangs in the kernel
+    if args.gone:
+        if args.url:
+            raise UsageError("--gone looks into store and Redis by the settings here, not at a --url")
+        return loop.run_until_complete(report(is_gone(_settings(), args.gone), as_json=args.json))
     if args.url:
         server = Server(server_address(args.url), _key(args))
         return loop.run_until_complete(report(examine(server), as_json=args.json))

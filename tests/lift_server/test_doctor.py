@@ -331,3 +331,40 @@ async def test_registered_engines_while_redis_is_away(tmp_path: Path) -> None:
     ((state, what),) = not_ok(parts["engines"])
     assert state == "FAIL"
     assert what.startswith("Redis does not tell which there are")
+
+
+async def test_a_document_is_gone_only_once_it_is_deleted(
+    front_end: Any, worker: Any, engine: Any, redis: Any, store: Path, tmp_path: Path, valkey_url: str
+) -> None:
+    """By its own id its records, by its adapter's id texts, jobs and weights, wherever they lie."""
+    document = await front_end.upload("The lighthouse keeper of Orvel keeps eleven bees.")
+    adapter_id = (await worker.train()).id
+    folder = tmp_path / "engine-0" / "adapters" / adapter_id
+    folder.mkdir(parents=True)
+    doctor = Doctor(
+        tmp_path, valkey_url, LIFT_STORE_URL=store.as_uri(), LIFT_ENGINE__API_KEY="k", **engines(engine.url)
+    )
+    code, parts = await doctor("--gone", document["id"], adapter_id)
+    assert code == 1
+    assert {part for part, found in parts.items() if not_ok(found)} == {"store", "redis", "engines", "engine"}
+    said = json.dumps(parts)
+    for place in (
+        f"documents/{document['id']}.json",
+        f"texts/{adapter_id[:32]}",
+        f"lift:documents has {document['id']}",
+    ):
+        assert place in said
+
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    folder.rmdir()
+    await redis.delete("lift:jobs")  # the stand-in leaves its entry there
+    code, parts = await doctor("--gone", document["id"], adapter_id)
+    assert (code, [found["what"] for one in parts.values() for found in one if found["state"] != "ok"]) == (0, [])
+
+
+async def test_what_is_gone_is_asked_by_ids_and_here(tmp_path: Path, valkey_url: str) -> None:
+    command = Command("doctor", tmp_path, valkey_url)
+    code, _, errors = await command("--gone", "report.pdf")
+    assert (code, "'report.pdf' is no document's id" in errors) == (2, True)
+    code, _, errors = await command("--gone", "0" * 32, "--url", "http://127.0.0.1:9")
+    assert (code, "--url" in errors) == (2, True)

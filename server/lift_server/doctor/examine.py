@@ -1,16 +1,17 @@
-"""All checks of an installation, or those of a server elsewhere → a line for each finding, and how it ends."""
+"""All checks of an installation, those of a server elsewhere, or whether a deleted document is gone → a line for each
+finding, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from lift_config.settings import Settings
 from lift_server.client.connection import Server, own_address
-from lift_server.doctor import machine, redis, serving, store
-from lift_server.doctor.finding import Finding, State, fail, ok, within
+from lift_server.doctor import gone, machine, redis, serving, store
+from lift_server.doctor.finding import CHECK_S, Finding, State, fail, ok, within
 from lift_server.exits import DONE, FAILED, UsageError
 
 Checks = list[tuple[str, Awaitable[list[Finding]]]]
@@ -56,15 +57,28 @@ async def installation(
         yield finding
 
 
+async def is_gone(settings: Settings, ids: Sequence[str]) -> AsyncIterator[Finding]:
+    """Of deleted documents: every place that may have had something of them. UsageError for what is no id."""
+    wanted = gone.names(ids)
+    checks: Checks = [
+        ("store", gone.in_store(settings, wanted)),
+        ("redis", gone.in_redis(settings, wanted)),
+        *([("blobs", gone.in_blobs(settings, wanted))] if settings.redis.blobs_url else []),
+        ("engines", gone.at_engines(settings, wanted)),
+    ]
+    async for finding in _made(checks, gone.LIMIT_S):
+        yield finding
+
+
 async def examine(at: Server) -> AsyncIterator[Finding]:
     """A server, as it is seen from here."""
     async for finding in _made([(f"server {at.address}", serving.server(at))]):
         yield finding
 
 
-async def _made(checks: Checks) -> AsyncIterator[Finding]:
+async def _made(checks: Checks, limit_s: float = CHECK_S) -> AsyncIterator[Finding]:
     """All at once, told in their order."""
-    for made in [asyncio.ensure_future(within(part, check)) for part, check in checks]:
+    for made in [asyncio.ensure_future(within(part, check, limit_s)) for part, check in checks]:
         for finding in await made:
             yield finding
 
