@@ -138,6 +138,16 @@ def of_answers(journal: Journal, shown: dict[str, list[Json]]) -> Iterator[str]:
             yield f"{one} and {other} cannot be told apart by what they said"
 
 
+def of_trainings(journal: Journal) -> Iterator[str]:
+    """One training, one owner's text: also of documents that were deleted since."""
+    about: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for answer in journal.answers:
+        text = journal.owners[answer.owner].texts.get(answer.document or "")
+        if answer.adapter and text:
+            about[answer.adapter.partition("-")[0]].add((answer.owner, text))
+    yield from (f"{job} answered about {sorted(told)}" for job, told in about.items() if len(told) > 1)
+
+
 def weights(adapter: str | None) -> str:
     return (adapter or "").partition("-")[2]
 

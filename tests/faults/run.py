@@ -157,6 +157,7 @@ def check(product: Product, journal: Journal, shown: dict[str, list[Json]]) -> N
     for violation in (
         *invariants.of_documents(journal, shown),
         *invariants.of_answers(journal, shown),
+        *invariants.of_trainings(journal),
         *invariants.of_redis(product, shown),
         *invariants.of_folders(product, shown),
     ):

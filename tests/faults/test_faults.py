@@ -94,6 +94,17 @@ def test_another_adapters_weights_under_an_adapters_name_are_found(journal: Jour
     assert len(list(invariants.of_answers(journal, shown))) == 2  # which of the two was asked cannot be told
 
 
+@pytest.mark.parametrize(("owner", "text"), [("ada", "another text"), ("bert", "text")])
+def test_one_trainings_answers_about_two_texts_are_found(journal: Journal, owner: str, text: str) -> None:
+    journal.answered("ada", "doc_1", ADAPTERS[0], SAID)
+    journal.answered("ada", "doc_2", ADAPTERS[0], SAID)  # of the same text
+    assert not list(invariants.of_trainings(journal))
+    journal.uploaded(owner, "doc_3", text)
+    journal.answered(owner, "doc_3", ADAPTERS[0], SAID)
+    journal.fate(owner, "doc_3", Fate.DELETED)
+    assert len(list(invariants.of_trainings(journal))) == 1
+
+
 def test_after_a_near_tie_answers_may_differ() -> None:
     assert invariants.agree(SAID, [("A", -0.5005)])
     assert not invariants.agree(SAID, [("A", -0.51)])
