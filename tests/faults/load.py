@@ -22,7 +22,7 @@ from tests.product import BASE
 TITLE = "Register"  # of every document, and one question for all: what differs in the answers is the adapter
 QUESTION = "What does the register say of the lamp?"
 ANSWER_TOKENS = 6
-PATIENCE_S = 8  # for a training
+PATIENCE_S = 20  # for a training
 SILENT_S = 120.0  # whoever hears nothing for so long was forgotten: the longest start of an engine is shorter
 MOST_KEPT = 8  # documents of an owner
 
