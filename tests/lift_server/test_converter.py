@@ -261,10 +261,11 @@ async def test_what_an_owner_has_waiting_is_bounded(tmp_path: Path) -> None:
     assert int(refused.value.headers["Retry-After"]) > 0
     other = asyncio.create_task(ask(converter, "b"))
     await asyncio.to_thread(begun.read_bytes)
-    for _ in range(2):
-        await asyncio.to_thread(go_on.write_bytes, b"")
-    assert (await first, await other) == ("The horn.", "The horn.")
-    again = asyncio.create_task(large("a"))
-    await asyncio.to_thread(begun.read_bytes)
-    await asyncio.to_thread(go_on.write_bytes, b"")
-    assert await again == "The horn."
+    gate = os.open(go_on, os.O_RDWR)  # from now on all go on
+    try:
+        assert (await first, await other) == ("The horn.", "The horn.")
+        again = asyncio.create_task(large("a"))
+        await asyncio.to_thread(begun.read_bytes)
+        assert await again == "The horn."
+    finally:
+        os.close(gate)
