@@ -28,6 +28,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:key:{digest}            | STRING  | server, `keys` | server         | KeyRecord of lift_server; a copy  |
 | lift:keys                    | STRING  | server, `keys` | server         | there: keys exist, all are copied |
 | lift:whole                   | STRING  | server         | server         | there: all that the store has is here |
+| lift:store                   | STRING  | server         | server         | whose records these are: its id   |
 | lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
 | lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
@@ -48,6 +49,7 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 | keys/{digest}.json           | `keys`     | KeyRecord of lift_server: whose key, its limits          |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
 | clock                        | server     | empty; its date is the store's time                      |
+| id                           | server     | random: this store and no other                          |
 """
 
 from __future__ import annotations
@@ -96,6 +98,7 @@ ENGINE_LEASE_S = 10.0  # an engine silent for so long is registered no more
 UPLOAD_OPEN_S = 3600  # parts older than that belong to no open upload
 KEYS_KEY = "lift:keys"
 WHOLE_KEY = "lift:whole"
+STORE_KEY = "lift:store"
 SPEEDS_KEPT = 20
 CHUNK_BYTES = 4 * 2**20
 MANIFEST_FIELD = "manifest"
@@ -179,6 +182,7 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEF
 MANIFEST_FILE = "manifest.json"
 PARTS_FOLDER = "uploads"
 CLOCK_PATH = "clock"
+STORE_ID_PATH = "id"
 
 
 def document_path(document_id: str) -> str:

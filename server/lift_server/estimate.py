@@ -46,7 +46,7 @@ async def seconds_left(state: State, job: JobRecord) -> dict[str, float | None]:
 async def next_s(state: State, job: JobRecord, recipe: str | None = None) -> float | None:
     """Until the version of `recipe`, or the one that is trained next: as its worker tells, else from what was
     measured; None where neither knows, or it takes longer than foretold."""
-    if recipe is None and job.progress.eta_s is not None:
+    if recipe is None and job.progress.eta_s:  # 0: of the version before
         return job.progress.eta_s
     seen = await state.outlook.seen()
     ahead = seen.before(job, stream_of(job))
@@ -57,7 +57,7 @@ async def next_s(state: State, job: JobRecord, recipe: str | None = None) -> flo
 
 async def foretold(state: State, job: JobRecord) -> JobRecord:
     """As it is shown: with a time while no worker tells one, in whole seconds, so that it seldom changes."""
-    if not job.unfinished or job.progress.eta_s is not None:
+    if not job.unfinished or job.progress.eta_s:
         return job
     eta_s = await next_s(state, job)
     return job if eta_s is None else job.changed(progress=replace(job.progress, eta_s=float(math.ceil(eta_s))))

@@ -56,6 +56,9 @@ async def clean_for_ever(records: Records, engine: Engine, blobs: Redis, is_in_u
 async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:
     """How many were deleted, by folder. StorageUnavailable where Redis does not have all records."""
     deleted: Counter[str] = Counter()
+    if not await records.are_of_this_store():
+        log.error("Redis was filled from another store, so nobody knows what of this one is named: nothing is deleted")
+        return deleted
     before_s = await store_now_s(records.store) - young_s
     for folder, unnamed in FOLDERS.items():
         async for name in _old(records, folder, before_s):
@@ -70,6 +73,8 @@ async def _deleted(records: Records, folder: str, name: str, unnamed: Unnamed) -
     async with records.lock(name.partition("-")[0]):
         if not await unnamed(records, name):
             return False
+        if records.is_behind:
+            raise StorageUnavailable
         for path in _paths(folder, name):
             await records.discard(path)
     return True

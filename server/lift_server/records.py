@@ -26,6 +26,7 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     MANIFEST_FILE,
+    STORE_KEY,
     WHOLE_KEY,
     WORKER_PREFIX,
     DocumentRecord,
@@ -53,6 +54,7 @@ from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, r
 from lift_server.locks import Locks
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
+from lift_server.store import store_id
 from lift_server.writes import taken_up, wanted, write_document, write_job
 
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
@@ -67,6 +69,8 @@ class Records:
         self.transaction = Transactions(redis)
         # Of a job's key: over an upload's and a removal's several writes, so that neither undoes the other's.
         self.lock = Locks(redis)
+        # The connection to Redis was lost: until recover.py has compared, this may be an older copy, which lacks users.
+        self.is_behind = False
 
     # ---- reading ----
 
@@ -105,6 +109,13 @@ class Records:
     async def are_whole(self) -> bool:
         """Whether Redis has all that the store has (recover.py)."""
         return bool(await self.redis.exists(WHOLE_KEY))
+
+    async def are_of_this_store(self) -> bool:
+        """Whether Redis was filled from this store, and not from another, of which this one knows nothing."""
+        own = await store_id(self.store)
+        if not await self.redis.exists(STORE_KEY):
+            await self.redis.set(STORE_KEY, own, nx=True)
+        return bool(await self.redis.get(STORE_KEY) == own)
 
     async def learning(self, job_key: str) -> LearningRecord:
         """Empty where a worker has told nothing yet, or Redis was lost: the store does not have it."""
@@ -286,11 +297,19 @@ class Records:
                 try:
                     job = await self._cancel_in_redis(job_key)
                     break
-                except WatchError:
+                except WatchError:  # a worker was quicker
                     has_lost = True
-            if has_lost and job is not None:
-                await self.store_job(job)  # the worker was done first, and the store has a cancel that never was
+                except ResponseError:  # Redis takes no writes
+                    await self._take_cancel_back(job_key)
+                    raise
+            if has_lost:
+                await self._take_cancel_back(job_key)
         return job
+
+    async def _take_cancel_back(self, job_key: str) -> None:
+        """Out of the store, which had it before Redis: there the job is as it is."""
+        if job := await self.job(job_key):
+            await self.store_job(job)
 
     async def _cancel_in_redis(self, job_key: str) -> JobRecord | None:
         async with self.transaction(job_redis_key(job_key)) as pipe:
@@ -351,6 +370,8 @@ class Records:
         return job
 
     async def _discard_all(self, document: DocumentRecord, *, is_last: bool) -> None:
+        """`is_last`: no other document uses its job; what is left where that is not sure is the janitor's."""
+        is_last = is_last and not self.is_behind
         of_job = [path(document.job_key) for path in (text_path, places_path, job_path)] if is_last else []
         for path in (document_path(document.id), original_path(document.id), *of_job):
             await self.discard(path)

@@ -20,6 +20,7 @@ from lift_config.contract import (
     DOCUMENTS_KEY,
     MANIFEST_FILE,
     JobRecord,
+    document_path,
     job_lease_redis_key,
     job_path,
     job_redis_key,
@@ -30,8 +31,14 @@ from lift_server.writes import write_job
 
 log = logging.getLogger(__name__)
 
+MOST_DROPPED = 10  # or that share of all that there are: more were hardly deleted since, but are out of sight here
+DROPPED_SHARE = 0.1
+
 
 async def catch_up(records: Records) -> None:
+    if not await records.are_of_this_store():
+        log.error("Redis was filled from another store, so they are not compared: is the right one mounted, and named?")
+        return
     await _drop_deleted(records)
     await _bring_forward(records)
 
@@ -42,11 +49,13 @@ async def _drop_deleted(records: Records) -> None:
     known: Any = await records.redis.zrange(DOCUMENTS_KEY, 0, -1)
     stored = {name async for names in stored_names(records.store, "documents") for name in names}
     deleted = [document_id for document_id in known if document_id not in stored]
-    if deleted and not stored:
-        log.error("Redis has %d documents, the store none: is it mounted? Nothing is dropped", len(known))
+    if len(deleted) > max(MOST_DROPPED, DROPPED_SHARE * len(known)):
+        log.error("of the %d documents in Redis the store has %d: none is dropped", len(known), len(stored))
         return
     for document in await records.documents(deleted):
-        if document is not None and not document.is_expired(time.time()):  # those the sweep is at
+        if document is None or document.is_expired(time.time()):
+            continue  # the sweep is at it
+        if await records.size_bytes(document_path(document.id)) is None:  # a list may be older than what it lists
             await records.remove(document)
             log.info("%s was deleted after this copy of Redis was made: dropped", document.id)
 

@@ -1,20 +1,22 @@
-"""The store by its URL: a folder or an S3-like service (obstore); which records it has, what time it is there, and
-whether a folder's disk has room for more."""
+"""The store by its URL: a folder or an S3-like service (obstore); which records it has, which store it is, what time it
+is there, and whether a folder's disk has room for more."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore, from_url
 
-from lift_config.contract import CLOCK_PATH
+from lift_config.contract import CLOCK_PATH, STORE_ID_PATH
 from lift_config.settings import Settings
 from lift_server.errors import StoreFull
 
@@ -39,7 +41,7 @@ def unreadable_is_left_alone(path: str) -> Iterator[None]:
     """One spoilt record must not keep all others from being served."""
     try:
         yield
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         log.exception("%s in the store is not a record", path)
 
 
@@ -47,6 +49,17 @@ async def store_now_s(store: ObjectStore) -> float:
     """By the clock that dates its objects, whatever this machine's says. Writes an object to read its date."""
     await obstore.put_async(store, CLOCK_PATH, b"")
     return (await obstore.head_async(store, CLOCK_PATH))["last_modified"].timestamp()
+
+
+async def store_id(store: ObjectStore) -> str:
+    """The same for all who use it, made by the first; another store has another."""
+    try:
+        found = await obstore.get_async(store, STORE_ID_PATH)
+    except FileNotFoundError:
+        with suppress(AlreadyExistsError):  # by another server, this moment
+            await obstore.put_async(store, STORE_ID_PATH, secrets.token_hex(16).encode(), mode="create")
+        found = await obstore.get_async(store, STORE_ID_PATH)
+    return bytes(await found.bytes_async()).decode()
 
 
 async def refuse_if_full(settings: Settings) -> None:

@@ -54,10 +54,12 @@ class JobWatcher:
                     if failures:
                         await self._on_loss()
                     failures = 0
+                    self._records.is_behind = False
                     self.subscribed.set()
                     await self._listen(pubsub)
             except Exception as error:  # this loop's edge: whatever broke, the next round begins afresh
                 self.subscribed.clear()
+                self._records.is_behind = True
                 log.warning("lift:changed lost: %s", error, exc_info=not isinstance(error, RedisError))
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                 failures += 1

@@ -126,6 +126,10 @@ def test_a_stamp_on_scans_is_no_text(
         ([BEE], [0]),  # a page of a picture book
         ([[STAMP]], []),
         ([[STAMP], BEE], [0]),  # as it always was, where nothing can recognize the first
+        (
+            [[(90.0, 700.0, 30.0, word)] for word in ("The light", "The horn", "The bees", "The dog", "The end")],
+            range(5),
+        ),
     ],
 )
 def test_letters_that_are_text(

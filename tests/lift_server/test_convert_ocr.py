@@ -57,6 +57,14 @@ async def test_without_tesseract_the_message_says_what_would_help(
     assert refused.value.code == "no_text_layer"
 
 
+async def test_a_tesseract_that_fails_costs_the_scans_between_pages_of_text_only(fake_tesseract: Path) -> None:
+    fake_tesseract.write_text("#!/bin/sh\nexit 1\n")
+    text, _ = await read(
+        pdf([[], lines(["The keeper has eleven bees, and each has a name of her own."])], pictured=[0])
+    )
+    assert text == "The keeper has eleven bees, and each has a name of her own."
+
+
 async def test_it_gets_a_bounded_picture_and_the_childs_limits(fake_tesseract: Path) -> None:
     """A page as large as PDFs may have; every language that is installed; no file may be written."""
     huge = pdf([[]]).replace(b"/MediaBox[0 0 595 842]", b"/MediaBox[0 0 14400 14400]")

@@ -24,7 +24,7 @@ async def ready(front_end: Any, worker: Any, text: str = TEXT) -> tuple[str, Ada
 
 
 def files(store: Path) -> list[str]:
-    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*/*") if path.is_file())
 
 
 async def test_a_ready_document(front_end: Any, worker: Any) -> None:
@@ -179,7 +179,11 @@ async def test_delete_leaves_nothing(front_end: Any, worker: Any, redis: Any, en
     answer = await front_end.client.delete(f"/v1/documents/{document_id}")
     assert answer.json() == {"id": document_id, "object": "document.deleted", "deleted": True}
     assert files(store) == []
-    left = {b"lift:whole", b"lift:jobs"}  # an entry in the stream: the worker that claims it finds no record
+    left = {
+        b"lift:whole",
+        b"lift:store",
+        b"lift:jobs",
+    }  # an entry in the stream: the worker that claims it finds no record
     assert set(await redis.keys("lift:*")) == left
     assert engine.removed == [adapter.id]
     for path in ("", "/content"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from obstore.store import from_url
 from redis.asyncio import Redis
 
-from lift_config.contract import CLOCK_PATH, adapter_redis_key, document_redis_key
+from lift_config.contract import CLOCK_PATH, STORE_ID_PATH, adapter_redis_key, document_redis_key
 from lift_server import parts
 from lift_server.errors import StorageUnavailable
 from lift_server.janitor import YOUNG_S, clean, clean_blobs, clean_engines
@@ -28,7 +29,7 @@ LEFT = (
 
 
 def files(store: Path) -> set[str]:
-    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()} - {CLOCK_PATH}
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()} - {CLOCK_PATH, STORE_ID_PATH}
 
 
 def leave(store: Path, *names: str) -> None:
@@ -77,6 +78,28 @@ async def test_a_server_whose_clock_is_ahead_takes_nothing_for_old(
     assert files(store) == before
 
 
+async def test_a_store_that_redis_was_not_filled_from_is_left_alone(
+    front_end: Any, redis: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await redis.set("lift:store", "another")
+    leave(store, *LEFT)
+    age(store)
+    assert not await clean(front_end.app.state.lift.records)
+    assert files(store) >= set(LEFT)
+    assert "filled from another store" in caplog.text
+
+
+async def test_nothing_goes_while_redis_may_be_an_older_copy(front_end: Any, store: Path) -> None:
+    records = front_end.app.state.lift.records
+    await asyncio.wait_for(front_end.app.state.lift.watcher.subscribed.wait(), 5)
+    leave(store, *LEFT)
+    age(store)
+    records.is_behind = True
+    with pytest.raises(StorageUnavailable):
+        await clean(records)
+    assert files(store) >= set(LEFT)
+
+
 async def test_a_document_that_only_the_store_names_stays(front_end: Any, redis: Any, store: Path) -> None:
     document = await front_end.upload(TEXT)
     before = files(store)
@@ -100,15 +123,16 @@ async def test_an_upload_that_was_cut_off_before_it_had_a_job_goes(start: Any, r
     assert files(store) == {spoilt}
 
 
-async def test_while_redis_is_not_whole_nothing_goes(redis: Redis, tmp_path: Path) -> None:
-    records = Records(redis, from_url(tmp_path.as_uri()))
-    for name in LEFT:
-        leave(tmp_path, name)
-        age(tmp_path)
-        with pytest.raises(StorageUnavailable):
-            await clean(records)
-        assert files(tmp_path) == {name}
-        (tmp_path / name).unlink()
+async def test_while_redis_is_not_whole_nothing_goes(redis: Redis, valkey_url: str, tmp_path: Path) -> None:
+    async with Redis.from_url(valkey_url, decode_responses=True) as empty:
+        records = Records(empty, from_url(tmp_path.as_uri()))
+        for name in LEFT:
+            leave(tmp_path, name)
+            age(tmp_path)
+            with pytest.raises(StorageUnavailable):
+                await clean(records)
+            assert files(tmp_path) == {name}
+            (tmp_path / name).unlink()
 
 
 async def test_engines_keep_only_what_a_record_names(front_end: Any, worker: Any, engine: Any) -> None:

@@ -194,7 +194,7 @@ def test_durations_are_written_as_openai_does(milliseconds: int, said: str) -> N
 
 def stored(store: Path) -> list[str]:
     return sorted(
-        str(path.relative_to(store)) for path in store.rglob("*") if path.is_file() and "keys" not in str(path)
+        str(path.relative_to(store)) for path in store.rglob("*/*") if path.is_file() and "keys" not in str(path)
     )
 
 

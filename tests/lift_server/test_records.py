@@ -136,6 +136,15 @@ async def test_a_cancel_that_comes_too_late_is_nowhere(records: Records) -> None
     assert await records.stored_job(JOB) == found
 
 
+async def test_a_cancel_that_redis_refuses_is_nowhere(records: Records, own_redis: Redis) -> None:
+    await add(records, 1)
+    before = await records.stored_job(JOB)
+    await refuse(own_redis, "alone")
+    with pytest.raises(ResponseError):
+        await records.cancel(JOB)
+    assert await records.stored_job(JOB) == before
+
+
 async def test_a_server_whose_redis_is_full_says_so(
     start: Any, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

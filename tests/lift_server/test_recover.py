@@ -289,4 +289,28 @@ async def test_a_store_that_is_not_there_takes_no_documents_from_redis(
     store.rename(store.with_name("elsewhere"))
     await start()
     assert await redis.exists(document_redis_key(document["id"]))
-    assert "Nothing is dropped" in caplog.text
+    assert "filled from another store" in caplog.text
+
+
+async def test_a_store_with_few_of_redis_documents_takes_none_from_it(
+    start: Any, redis: Any, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is being copied, say: so many were hardly deleted."""
+    before = await start()
+    ids = [(await before.upload(f"{TEXT} {number}."))["id"] for number in range(12)]
+    for document_id in ids[1:]:
+        (store / f"documents/{document_id}.json").unlink()
+    await start()
+    assert await redis.zcard("lift:documents") == 12
+    assert "the store has 1: none is dropped" in caplog.text
+
+
+async def test_what_may_have_users_unknown_to_this_redis_stays(front_end: Any, store: Path) -> None:
+    """Between a lost connection and the comparison this may be an older copy, without a document uploaded since."""
+    document = await front_end.upload(TEXT)
+    watcher, records = front_end.app.state.lift.watcher, front_end.app.state.lift.records
+    await asyncio.wait_for(watcher.subscribed.wait(), 5)
+    records.is_behind = True
+    await front_end.client.delete(f"/v1/documents/{document['id']}")
+    assert not list(store.glob("documents/*"))
+    assert [len(list(store.glob(f"{folder}/*"))) for folder in ("texts", "jobs")] == [1, 1]

@@ -53,7 +53,7 @@ async def shown(front_end: Any) -> list[str]:
 
 
 def files(store: Path) -> list[str]:
-    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*/*") if path.is_file())
 
 
 def holding(store: Path, words: str) -> list[str]:
@@ -352,7 +352,7 @@ async def test_a_documents_deletion_deletes_its_sets(
     for one in (ids[1], third):
         await front_end.client.delete(f"/v1/documents/{one}")
     assert files(store) == []
-    assert set(await redis.keys("lift:*")) == {b"lift:whole", b"lift:jobs", b"lift:jobs:bulk"}
+    assert set(await redis.keys("lift:*")) == {b"lift:whole", b"lift:store", b"lift:jobs", b"lift:jobs:bulk"}
 
 
 async def test_a_sets_deletion_leaves_its_documents(front_end: Any, redis: Any, store: Path) -> None:

@@ -271,6 +271,8 @@ async def _until_refused(url: str) -> None:
                     await client.get(f"{url}/health")
             except httpx2.ConnectError:
                 return
+            except httpx2.RemoteProtocolError:
+                continue  # taken in the moment before it stopped listening, and closed without an answer
 
 
 async def _slowly_read(url: str, asked: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -40,6 +40,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # after an error that no job is to b
 RETRY_AFTER_S = 5.0  # times the attempt; an engine that restarts needs a while
 TURN_S = 10.0  # bulk that gave way works so long before it does again, so that it comes to an end
 BULK_FIRST = (BULK_STREAM, JOBS_STREAM, REFINE_STREAM)
+PROBE = bytes(2**20)  # a full disk still takes an empty object
 RELEASE_S = 5.0  # a shutdown waits no longer for Redis
 
 logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ class Worker:
         path = f"workers/{self._name}"
         try:
             async with asyncio.timeout(self._settings.worker.lease_s / 2):
-                await obstore.put_async(self._store, path, b"")
+                await obstore.put_async(self._store, path, PROBE)
                 await obstore.delete_async(self._store, path)
         except (StoreError, TimeoutError) as error:
             self._is_store_out = True

@@ -6,9 +6,11 @@ In: that it is waited for, and its `lift`. Out: the set that several documents b
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from lift_server.client.connection import Connection, Json, document_route, read_object
 from lift_server.client.screen import Progress
+from lift_server.exits import CommandError
 
 OK = 200
 
@@ -28,6 +30,10 @@ class Wait:
         """What keeps it from looking costs the line only: the answer is waited for all the same."""
         if self._id is not None and not self._is_terminal:
             return
+        with suppress(CommandError):
+            await self._look()
+
+    async def _look(self) -> None:
         route = document_route(self._id) if self._id else "/v1/documents"
         async with self._connection.reply("GET", route) as reply:
             if reply.status != OK:

@@ -6,10 +6,12 @@ written), and reads the picture from standard input. The languages are those tha
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 import pypdfium2
 
@@ -33,13 +35,17 @@ def text_of(document: pypdfium2.PdfDocument) -> str:
         message = f"The PDF has no text layer and {len(document)} pages; the text of at most {MAX_PAGES} is recognized."
         raise Refused(f"{message} Recognize its text (OCR) first.", code="no_text_layer")
     pages = of_pages(document, range(len(document)))
-    return "\n\n".join(PAGE.format(index + 1) + text for index, text in pages.items() if text)
+    return "\n\n".join(PAGE.format(index + 1) + text for index, text in pages if text)
 
 
-def of_pages(document: pypdfium2.PdfDocument, indexes: Iterable[int]) -> dict[int, str]:
-    """At most MAX_PAGES of them."""
-    languages = _languages()
-    return {index: _recognized(_picture(document[index]), languages) for index in indexes}
+def of_pages(
+    document: pypdfium2.PdfDocument, indexes: Iterable[int], within_s: float = math.inf
+) -> Iterator[tuple[int, str]]:
+    """At most MAX_PAGES of them; none is begun after `within_s`."""
+    languages, until_s = _languages(), time.monotonic() + within_s
+    for index in indexes:
+        if time.monotonic() < until_s:
+            yield index, _recognized(_picture(document[index]), languages)
 
 
 def _picture(page: pypdfium2.PdfPage) -> bytes:

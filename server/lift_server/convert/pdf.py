@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from statistics import median
 
 import pypdfium2
@@ -23,6 +25,7 @@ HYPHENS = (2, 0xFFFE)  # what PDFium makes of a hyphen that ends a line, in plac
 NUMBER = re.compile(r"\d+")
 STAMP_LETTERS = 30  # on a scan by the program that made it, if no other page has the same
 PICTURED = 0.6  # of a page's area
+OCR_S = 60.0  # half of the converter's time: the pages of text are worth more than a scan between them
 MAX_OBJECTS = 1000  # on a page that may be a scan, which can be many strips; drawings have more
 SAMPLES = 7  # letters of a line by which its height is told: a bullet or a footnote's mark has another
 
@@ -34,7 +37,7 @@ def read(content: bytes) -> str:
         pages.append(_lines(page))
         if fields := "\n".join(form.lines(document, page)):
             filled_in.append(PAGE.format(number) + fields)
-    scans = set(_scans(document, pages))
+    scans = _scans(document, pages)
     if any(_has_words(line.text) for index, page in enumerate(pages) if index not in scans for line in page):
         recognized = _recognized(document, scans)
         text = joined([[] if index in recognized else page for index, page in enumerate(pages)], recognized)
@@ -48,13 +51,18 @@ def read(content: bytes) -> str:
     return "\n\n".join([text, *filled_in])
 
 
-def _scans(document: pypdfium2.PdfDocument, pages: Sequence[Sequence[Line]]) -> Iterator[int]:
-    """Indexes of pages that are a picture with hardly a letter of their own: "Scanned with …" stands on each."""
+def _scans(document: pypdfium2.PdfDocument, pages: Sequence[Sequence[Line]]) -> set[int]:
+    """Indexes of pages that are a picture with hardly a letter of their own: "Scanned with …" stands on each. Without
+    OCR none, where all of them together say something: they may be slides."""
     counts = Counter(words for page in pages for words in {NUMBER.sub("", line.text) for line in page})
+    scans, letters = set(), 0
     for index, page in enumerate(pages):
         own = "".join(line.text for line in page if counts[NUMBER.sub("", line.text)] == 1)
-        if sum(letter.isalnum() for letter in own) < STAMP_LETTERS and _is_pictured(document, index):
-            yield index
+        said = sum(letter.isalnum() for letter in own)
+        if said < STAMP_LETTERS and _is_pictured(document, index):
+            scans.add(index)
+            letters += said
+    return scans if letters < STAMP_LETTERS or ocr.is_installed() else set()
 
 
 def _is_pictured(document: pypdfium2.PdfDocument, index: int) -> bool:
@@ -72,11 +80,15 @@ def _is_pictured(document: pypdfium2.PdfDocument, index: int) -> bool:
 
 
 def _recognized(document: pypdfium2.PdfDocument, scans: set[int]) -> dict[int, str]:
-    """Of scans between pages of text; without OCR, or where they are too many, they are left as they are."""
+    """Of scans between pages of text; without OCR, where they are too many or it fails, they are left as they are."""
     if not scans or not ocr.is_installed() or len(scans) > ocr.MAX_PAGES:
         return {}
-    found = ocr.of_pages(document, sorted(scans))
-    return {index: text for index, text in found.items() if _has_words(text)}
+    recognized = {}
+    with suppress(subprocess.CalledProcessError):
+        for index, text in ocr.of_pages(document, sorted(scans), OCR_S):
+            if _has_words(text):
+                recognized[index] = text
+    return recognized
 
 
 def _has_words(text: str) -> bool:

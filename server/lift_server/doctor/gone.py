@@ -66,7 +66,8 @@ async def at_engines(settings: Settings, wanted: Sequence[str]) -> list[Finding]
     own: their folders are looked into, which have all that their memory has."""
     folders = [folder for folder in settings.home.glob("engine-*/adapters/*") if _is_of(folder.name, wanted)]
     here = _told("engines here", wanted, [str(folder.relative_to(settings.home)) for folder in folders])
-    urls = await _engine_urls(settings) if settings.engine.api_key else []
+    has_others = settings.engine.api_key or settings.engine.urls or settings.engine.registered
+    urls = await _engine_urls(settings) if has_others else []
     return [here, *[await _at_engine(settings, url, wanted) for url in urls]]
 
 

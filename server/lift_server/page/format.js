@@ -60,7 +60,7 @@ export const MODES = {
   adapter: { name: "Adapter", says: "From what the model learned, without the text. Waits for the first version." },
   auto: { name: "Auto", says: "From what it learned once there is a version; from the text until then, if it fits." },
   context: { name: "Context", says: "From the text in the prompt, as assistants usually do. The whole text must fit." },
-  hybrid: { name: "Hybrid", says: "From what it learned, with the text in the prompt, or an excerpt near to the question." },
+  hybrid: { name: "Hybrid", says: "From what it learned and the text in the prompt, or an excerpt near the question." },
 };
 
 const SOURCES = {
