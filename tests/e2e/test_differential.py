@@ -26,7 +26,7 @@ from lift_server.dialects import chat, responses
 
 pytestmark = pytest.mark.engine
 
-IDS = re.compile(r"\b(chatcmpl|cmpl|resp|msg|rs|fc|chatcmpl-tool|call)[-_][0-9a-f-]{8,}")
+IDS = re.compile(r"\b(chatcmpl|cmpl|resp|msg|rs|fc|chatcmpl-tool|call)[-_](?:req_)?[0-9a-f-]{8,}")
 VARYING = {
     "lift", "created", "created_at", "sequence_number",
     "cached_tokens", "input_tokens_per_turn", "cached_tokens_per_turn", "cache_write_tokens",
