@@ -30,7 +30,7 @@ async def take(url: str, folder: Path, program: str) -> None:
 
 async def desktop(browser: Browser, url: str, file: Path) -> None:
     """One question, three ways."""
-    page = await browser.new_page(viewport={"width": 1280, "height": 1160})
+    page = await browser.new_page(viewport={"width": 1280, "height": 1480})
     await page.goto(url)
     await page.get_by_role("button", name="Try it with an example").click()
     await page.locator(".document .chip[data-status=ready]").wait_for(timeout=LEARNED_MS)
