@@ -12,15 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lift_config.contract import (
-    BULK_STREAM,
-    JOBS_STREAM,
-    REFINE_STREAM,
-    document_redis_key,
-    job_redis_key,
-    limits_redis_key,
-    owner_redis_key,
-)
+from lift_config.contract import STREAMS, document_redis_key, job_redis_key, limits_redis_key, owner_redis_key
 from lift_config.settings import LimitSettings
 from lift_server.errors import InsufficientQuota, RateLimited
 from lift_server.keys import Limits
@@ -79,7 +71,7 @@ class Quota:
         if not limit:
             return
         async with self._redis.pipeline(transaction=False) as pipe:
-            for stream in (JOBS_STREAM, BULK_STREAM, REFINE_STREAM):
+            for stream in STREAMS:
                 pipe.xlen(stream)
             queued = sum(await pipe.execute())
         if queued >= limit:
