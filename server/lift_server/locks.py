@@ -25,17 +25,26 @@ RENEW_S = LEASE_S / 4
 ASK_S = 0.05
 
 
+class Turns:
+    """Locks of this server alone, by name; one that nobody holds or waits for takes no memory."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def __call__(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+
 class Locks:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turn = Turns()
 
     @asynccontextmanager
     async def __call__(self, name: str) -> AsyncIterator[None]:
         """Not reentrant. RedisError where Redis is away at the beginning; afterwards the caller's own writes tell."""
-        turn = self._turns.setdefault(name, asyncio.Lock())
         lock = self._redis.lock(lock_redis_key(name), timeout=LEASE_S, sleep=ASK_S, thread_local=False)
-        async with turn:
+        async with self._turn(name):
             await lock.acquire()
             renewing = asyncio.create_task(_renew(lock, name))
             try:

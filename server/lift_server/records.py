@@ -51,7 +51,7 @@ from lift_server.bulk import in_line
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, refusal
-from lift_server.locks import Locks
+from lift_server.locks import Locks, Turns
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
 from lift_server.store import store_id
@@ -69,6 +69,8 @@ class Records:
         self.transaction = Transactions(redis)
         # Of a job's key: over an upload's and a removal's several writes, so that neither undoes the other's.
         self.lock = Locks(redis)
+        # Of an owner: uploads at once each change the list that the others watch, and most would have to look again.
+        self._turn = Turns()
         # The connection to Redis was lost: until recover.py has compared, this may be an older copy, which lacks users.
         self.is_behind = False
 
@@ -228,7 +230,8 @@ class Records:
 
     async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
         members = map(document_redis_key, document.document_ids if document else ())
-        async with self.transaction(job_redis_key(fresh.key), quota.watched, *members) as pipe:
+        watching = self.transaction(job_redis_key(fresh.key), quota.watched, *members)
+        async with self._turn(quota.watched), watching as pipe:
             known = await self.job(fresh.key)
             if document:
                 await self._check_members(document)

@@ -222,6 +222,15 @@ async def test_documents_are_limited_under_uploads_at_once(start: Any, store: Pa
     assert (await mine.upload(TEXT)).status_code == 429
 
 
+async def test_uploads_at_once_do_not_make_each_other_look_again(front_end: Any, redis: Any) -> None:
+    """Each changes the owner's list, which the others watch."""
+    mine = await holder(front_end)
+    before = (await redis.info("commandstats")).get("cmdstat_watch", {"calls": 0})["calls"]
+    answers = await asyncio.gather(*(mine.upload(f"{TEXT} {number}.") for number in range(12)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert (await redis.info("commandstats"))["cmdstat_watch"]["calls"] - before == len(answers)
+
+
 async def test_bytes_are_those_of_the_uploads_that_are_there(front_end: Any) -> None:
     mine = await holder(front_end, bytes=2 * len(TEXT))
     first, second = [(await mine.upload(TEXT)).json()["id"] for _ in range(2)]
