@@ -26,6 +26,7 @@ class Recipe(BaseModel):
     served_alpha: int = Field(gt=0, description="`alpha` of the adapter; below that of the training: part of the way")
     tasks_per_segment: int = Field(ge=0, description="tasks of the generator kept per segment, at most")
     samples_per_task: float = Field(ge=1, description="generator samples drawn for each task kept, at most")
+    filter: bool = Field(True, description="keep only tasks about their segment, with answers that stand there")
     cloze_per_segment: int = Field(ge=0, description="add tasks that blank out a name, number or word")
     quote: bool = Field(description="an answer goes on with the segment that it stands in")
     recite: bool = Field(description="add one task per segment that asks for its text")

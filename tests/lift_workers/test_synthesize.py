@@ -136,6 +136,16 @@ async def test_each_answer_gets_a_task_before_any_gets_a_second(start: Start) ->
     assert [task.answer for task in tasks] == ["Greta Lund", "Greta Lund"]  # "fuel" is given away by its question
 
 
+async def test_without_filters_all_that_is_written_is_trained(start: Start) -> None:
+    """As LIFT's authors do: three questions of one answer beside each other, and an answer that nobody supports."""
+    _, url = await start(text(" is the capital of France?", "Paris", -3.0))
+    wanted = recipe(filter=False, tasks_per_segment=5, samples_per_task=1)
+    assert await tasks_of(url, [SHIP], wanted.model_copy(update={"filter": True})) == []
+    tasks = await tasks_of(url, [SHIP], wanted)
+    assert [task.question for task in tasks] == [f"{start} is the capital of France?" for start in STARTS[:5]]
+    assert {task.answer for task in tasks} == {"Paris"}
+
+
 async def test_sampling_ends_with_enough_tasks_or_the_budget(start: Start) -> None:
     engine, url = await start(text(" is the supply ship called?"))
     await tasks_of(url, [SHIP], recipe(tasks_per_segment=2, samples_per_task=50))

@@ -109,7 +109,8 @@ class Synthesis:
                 for segment in [finished.result() for finished in done]:
                     on_segment(segment.number)
                     written = self._written[segment.number]
-                    for task in _varied(written)[: max(0, recipe.tasks_per_segment - len(written.given))]:
+                    chosen = _varied(written) if recipe.filter else _ungiven(written)
+                    for task in chosen[: max(0, recipe.tasks_per_segment - len(written.given))]:
                         written.given.append(task)
                         yield task.quoting(segment) if recipe.quote else task
         finally:
@@ -127,9 +128,10 @@ class Synthesis:
             samples = range(written.samples, min(budget, written.samples + len(STARTS)))
             written.samples = samples.stop
             sampled = await asyncio.gather(*(self._question(segment, sample) for sample in samples))
-            new = {words_only(q): q for q in sampled if is_grounded(q, segment, self._title)}
+            wanted = [q for q in sampled if q and (not recipe.filter or is_grounded(q, segment, self._title))]
+            new = {words_only(question): question for question in wanted}
             unasked = [new[q] for q in new if q not in written.asked]
-            answered = await asyncio.gather(*(self._answered(segment, question) for question in unasked))
+            answered = await asyncio.gather(*(self._answered(segment, question, recipe.filter) for question in unasked))
             written.asked |= new.keys()
             written.good += [scored for scored in answered if scored]
         self._written[segment.number] = written
@@ -143,11 +145,11 @@ class Synthesis:
         rest = self._counted(await self._generator.question(f"{_prompt(segment)}{begun}", own_seed, self._salt)).text
         return f"{start} {rest}".strip() if rest else ""
 
-    async def _answered(self, segment: Segment, question: str) -> tuple[float, SyntheticTask] | None:
-        """None where the answer is no good."""
+    async def _answered(self, segment: Segment, question: str, filters: bool) -> tuple[float, SyntheticTask] | None:
+        """None where the answer is no good; without filters, where there is none."""
         told = self._counted(await self._generator.answer(f"{_prompt(segment)} {question}\nAnswer:", self._salt))
         answer = told.text.rstrip(".").strip(" \"“”'")
-        good = is_supported(answer, told.score, question, segment)
+        good = is_supported(answer, told.score, question, segment) if filters else answer
         return (told.score, SyntheticTask(segment.number, question, answer)) if good else None
 
     def _counted(self, written: Completion) -> Completion:
@@ -156,10 +158,15 @@ class Synthesis:
         return written
 
 
+def _ungiven(written: _Written) -> list[SyntheticTask]:
+    return [task for _, task in written.good if task not in written.given]
+
+
 def _varied(written: _Written) -> list[SyntheticTask]:
     """Good tasks not given yet. Surest first, but one of each answer before a second one of any, and no more than
     MAX_SAME_ANSWER of it, counting those given."""
-    best_first = [task for _, task in sorted(written.good, key=lambda entry: -entry[0]) if task not in written.given]
+    scores = {task: score for score, task in written.good}
+    best_first = sorted(_ungiven(written), key=lambda task: -scores[task])
     seen = Counter(words_only(task.answer) for task in written.given)
     rounds = []
     for task in best_first:
