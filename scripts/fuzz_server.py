@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))
 from tests.lift_server.conftest import FakeEngine, FakeWorker
 
 from fuzz_cases import TEXT, Case
-from lift_config.contract import DEFAULT_OWNER, STREAMS, job_redis_key, open_uploads_redis_key
+from lift_config.contract import BELL_STREAM, DEFAULT_OWNER, STREAMS, job_redis_key, open_uploads_redis_key
+from lift_workers.turns import admit
 
 CONVERSION_S = 120.0  # convert/converter.py's own bound: a file is read in a process of its own
 WAITS = ("file upload",)  # one file is converted at a time for an owner
@@ -176,11 +177,13 @@ async def _engine() -> AsyncIterator[Engine]:
 
 async def _train(worker: FakeWorker) -> None:
     """Whatever is queued, at once."""
-    seen: dict[Any, Any] = dict.fromkeys(STREAMS, "0")
+    seen: dict[Any, Any] = dict.fromkeys((BELL_STREAM, *STREAMS), "0")
     while True:
         for stream, entries in await worker.redis.xread(seen, block=500):
             for entry, fields in entries:
                 seen[stream.decode()] = entry
+                while await admit(worker.redis):
+                    pass
                 key = fields[b"job"].decode()
                 if await worker.redis.exists(job_redis_key(key)) and (job := await worker.job(key)).unfinished:
                     await worker.publish(await worker.claim(job))

@@ -16,7 +16,11 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:job:{key}:learning      | STRING  | worker         | server         | likewise: LearningRecord          |
 | lift:job:{key}:lease         | STRING  | worker         | worker         | worker.lease_s; stream and entry  |
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
-| lift:jobs:bulk               | STREAM  | server         | worker         | likewise; behind lift:jobs        |
+| lift:line:{owner}            | SET     | server, worker | server         | its first versions in lift:jobs   |
+| lift:jobs:bulk               | STREAM  | worker         | worker         | likewise; behind lift:jobs        |
+| lift:turns                   | ZSET    | server, worker | server, worker | waiting for bulk: jobs, score: turn |
+| lift:turns:{owner}           | ZSET    | server, worker | server, worker | likewise, one owner's             |
+| lift:bell                    | STREAM  | server         | worker         | one entry, that names no job      |
 | lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; behind both             |
 | lift:dead-letters            | ZSET    | server, worker | server         | members: jobs, score: failed_s   |
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
@@ -87,6 +91,8 @@ JOBS_STREAM = "lift:jobs"
 JOBS_GROUP = "workers"
 JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 BULK_STREAM = "lift:jobs:bulk"  # first versions that take long, or are one of many: nobody else is to wait for them
+TURNS_KEY = "lift:turns"  # a worker moves the one of the lowest turn into BULK_STREAM, and takes it there
+BELL_STREAM = "lift:bell"  # wakes workers for TURNS_KEY
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 STREAMS = (JOBS_STREAM, BULK_STREAM, REFINE_STREAM)  # in the order they are worked off
 DEAD_LETTERS_KEY = "lift:dead-letters"
@@ -110,6 +116,14 @@ def document_redis_key(document_id: str) -> str:
 
 def owner_redis_key(owner: str) -> str:
     return f"{DOCUMENTS_KEY}:{owner}"
+
+
+def line_redis_key(owner: str) -> str:
+    return f"lift:line:{owner}"
+
+
+def turns_redis_key(owner: str) -> str:
+    return f"{TURNS_KEY}:{owner}"
 
 
 def sets_redis_key(document_id: str) -> str:

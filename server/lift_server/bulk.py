@@ -1,19 +1,40 @@
-"""Whether a job's first version is bulk: what nobody else should have to wait for.
+"""A job's place among those that wait: which of them nobody else should have to wait for, whose turn comes when.
 
-In: a job about to be queued. Out: the job, marked. Bulk is a long text, or one of many of its owner's; it waits in a
-stream of its own, and gives way to what comes into lift:jobs (lift_workers.worker).
+In: a job about to be queued, or to be no longer. Out: the job, marked as bulk or not; its turn; what takes it out. Bulk
+is a long text, or one of many of its owner's; it gives way to what comes into lift:jobs (lift_workers.worker), and
+waits in lift:turns, from which workers take the lowest turn (lift_workers.turns).
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
-from lift_config.contract import JOB_FIELD, JOBS_STREAM, JobRecord, job_redis_key
+from lift_config.contract import (
+    JOB_FIELD,
+    JOBS_GROUP,
+    TURNS_KEY,
+    JobRecord,
+    Status,
+    job_redis_key,
+    line_redis_key,
+    turns_redis_key,
+)
+from lift_server.writes import stream_of
 
 LONG_BYTES = 32_000  # of text: some 8k tokens
 MOST_IN_LINE = 4  # of an owner's jobs in lift:jobs
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Where a job waits for a worker: its entries in a stream, and whom of its owner's it leaves its turn to."""
+
+    entries: list[str] = field(default_factory=list)
+    heirs: dict[str, float] = field(default_factory=dict)
 
 
 async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
@@ -22,12 +43,50 @@ async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
     return job.changed(is_bulk=is_bulk)
 
 
-async def _of_owner(redis: Redis, owner: str) -> int:
-    """How many of lift:jobs are the owner's, at work or waiting; an entry may outlive its job's end."""
-    entries = await redis.xrange(JOBS_STREAM) or []
-    keys = [str(fields[JOB_FIELD]) for _, fields in entries if fields]
+async def turn_of(redis: Redis, job: JobRecord) -> float:
+    """The one after the last of its owner's; an owner without any begins between the two turns that come next, behind
+    whoever waits longest and before that owner's second."""
     async with redis.pipeline(transaction=False) as pipe:
-        for key in keys:
-            pipe.hmget(job_redis_key(key), ["owner", "unfinished"])
+        pipe.zrange(turns_redis_key(job.owner), -1, -1, withscores=True)
+        pipe.zrange(TURNS_KEY, 0, 0, withscores=True)
+        last, first = await pipe.execute()
+    if last:
+        return float(last[0][1]) + 1
+    return float(first[0][1]) + 0.5 if first else 1.0
+
+
+async def waiting(redis: Redis, job: JobRecord) -> Waiting:
+    """To be asked while the job's record is watched. A job that was claimed is its worker's to take out."""
+    if job.status is not Status.QUEUED:
+        return Waiting()
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.xrange(stream_of(job))  # short: an owner has MOST_IN_LINE in lift:jobs, and a worker one of bulk
+        pipe.zrange(turns_redis_key(job.owner), 0, 1, withscores=True)
+        entries, first = await pipe.execute()
+    is_first = len(first) == 2 and first[0][0] == job.key
+    return Waiting(
+        entries=[entry for entry, fields in entries if fields.get(JOB_FIELD) == job.key],
+        heirs={first[1][0]: first[0][1]} if is_first else {},
+    )
+
+
+def take_out(pipe: Pipeline, job: JobRecord, place: Waiting) -> None:
+    """A worker that has read an entry and not begun its job yet finds it gone, and lets go of it."""
+    pipe.srem(line_redis_key(job.owner), job.key)
+    if place.entries:
+        pipe.xack(stream_of(job), JOBS_GROUP, *place.entries)
+        pipe.xdel(stream_of(job), *place.entries)
+    for key in (TURNS_KEY, turns_redis_key(job.owner)):
+        pipe.zrem(key, job.key)
+        if place.heirs:
+            pipe.zadd(key, {**place.heirs}, xx=True)  # unless a worker took it this moment
+
+
+async def _of_owner(redis: Redis, owner: str) -> int:
+    """How many of lift:jobs are the owner's first versions, at work or waiting; looked at, since lift:line may name one
+    too many."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for key in await redis.smembers(line_redis_key(owner)):
+            pipe.hmget(job_redis_key(str(key)), ["unfinished", "adapters", "is_bulk"])
         found: list[list[str | None]] = await pipe.execute()
-    return found.count([json.dumps(owner), json.dumps(True)])
+    return found.count([json.dumps(True), json.dumps([]), json.dumps(False)])

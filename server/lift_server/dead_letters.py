@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from lift_config.contract import DEAD_LETTERS_KEY, JobRecord, Status, job_redis_key
 from lift_config.phases import Phase, Timeline
 from lift_config.settings import Settings
+from lift_server.bulk import turn_of
 from lift_server.errors import StorageUnavailable
 from lift_server.launcher.embedded import embedded_url
 from lift_server.records import Records
@@ -75,9 +76,10 @@ async def _retry(records: Records, job_key: str) -> bool:
             timeline = Timeline()
             timeline.start(Phase.QUEUE, job.received_s)
             job = job.changed(status=Status.QUEUED, timeline=timeline)
+        turn = await turn_of(records.redis, job)
         await records.store_job(job)
         pipe.multi()  # type: ignore[no-untyped-call]
-        write_job(pipe, job)
+        write_job(pipe, job, turn)
         await pipe.execute()
     return True
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from lift_config.contract import STREAMS, document_redis_key, job_redis_key, limits_redis_key, owner_redis_key
+from lift_config.contract import (
+    STREAMS,
+    TURNS_KEY,
+    document_redis_key,
+    job_redis_key,
+    limits_redis_key,
+    owner_redis_key,
+)
 from lift_config.settings import LimitSettings
 from lift_server.errors import InsufficientQuota, RateLimited
 from lift_server.keys import Limits
@@ -73,6 +80,7 @@ class Quota:
         async with self._redis.pipeline(transaction=False) as pipe:
             for stream in STREAMS:
                 pipe.xlen(stream)
+            pipe.zcard(TURNS_KEY)
             queued = sum(await pipe.execute())
         if queued >= limit:
             raise RateLimited(f"{limit} documents in the queue of all", kind="queue", retry_after_s=QUEUE_RETRY_S)

@@ -20,6 +20,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError, WatchError
 
 from lift_config.contract import (
+    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_LETTERS_KEY,
     DOCUMENTS_KEY,
@@ -27,6 +28,7 @@ from lift_config.contract import (
     JOBS_STREAM,
     MANIFEST_FILE,
     STORE_KEY,
+    TURNS_KEY,
     WHOLE_KEY,
     WORKER_PREFIX,
     DocumentRecord,
@@ -47,7 +49,7 @@ from lift_config.contract import (
     sets_redis_key,
     text_path,
 )
-from lift_server.bulk import in_line
+from lift_server.bulk import in_line, take_out, turn_of, waiting
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, refusal
@@ -141,10 +143,15 @@ class Records:
         return [one for one in await self.documents(sorted(found)) if one is not None]
 
     async def queued(self, *streams: str, most: int | None = None) -> list[str]:
-        """The keys of the jobs in these streams, in order, the first `most` of each; a claimed entry stays until it is
-        done."""
-        entries = [entry for stream in streams for entry in await self.redis.xrange(stream, count=most) or []]
-        return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields]
+        """The keys of the jobs in these streams, or with a turn there, in order, the first `most` of each; a claimed
+        entry stays until it is done."""
+        return [key for stream in streams for key in (await self._queued(stream, most))[:most]]
+
+    async def _queued(self, stream: str, most: int | None) -> list[str]:
+        is_bulk = stream == BULK_STREAM  # asked first: what a worker takes meanwhile is there twice, and never missing
+        turns: Any = await self.redis.zrange(TURNS_KEY, 0, most - 1 if most else -1) if is_bulk else []
+        entries = await self.redis.xrange(stream, count=most) or []
+        return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields] + [str(key) for key in turns]
 
     async def workers(self) -> int:
         """How many hold a lease."""
@@ -242,13 +249,14 @@ class Records:
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
                 job = await in_line(self.redis, job)
+            turn = await turn_of(self.redis, job) if job.is_bulk and job is not known else 0.0
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
             if document:
                 write_document(pipe, document)
             if job is not known:
-                write_job(pipe, job)
+                write_job(pipe, job, turn)
             await pipe.execute()
         return job
 
@@ -319,12 +327,14 @@ class Records:
             job = await self.job(job_key)
             if job is None or not job.unfinished:
                 return job
+            place = await waiting(self.redis, job)
             for phase in job.timeline.spans:
                 if job.timeline.seconds(phase) is None:
                     job.timeline.end(phase)
             job = job.changed(status=Status.READY if job.adapters else Status.CANCELLED, unfinished=False)
             await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]
+            take_out(pipe, job, place)
             values = job.to_redis()
             pipe.hset(job_redis_key(job_key), mapping={name: values[name] for name in CANCELLED})
             pipe.delete(job_lease_redis_key(job_key))  # a claim not let go yet must not keep the next one off
@@ -357,7 +367,10 @@ class Records:
         async with self.transaction(users_key, job_redis_key(job_key)) as pipe:
             is_last = not await self.users(job_key) - {document.id}
             job = await self.job(job_key) if is_last else None
+            place = await waiting(self.redis, job) if job else None
             pipe.multi()  # type: ignore[no-untyped-call]
+            if job and place:
+                take_out(pipe, job, place)
             pipe.delete(document_redis_key(document.id))
             pipe.zrem(DOCUMENTS_KEY, document.id)
             pipe.zrem(owner_redis_key(document.owner), document.id)

@@ -15,8 +15,8 @@ from redis.exceptions import WatchError
 
 from lift_config.contract import (
     DOCUMENTS_KEY,
-    JOB_FIELD,
     STREAMS,
+    TURNS_KEY,
     WHOLE_KEY,
     DocumentRecord,
     JobRecord,
@@ -26,11 +26,12 @@ from lift_config.contract import (
     job_path,
     job_redis_key,
 )
+from lift_server.bulk import turn_of
 from lift_server.keys import Keys
 from lift_server.records import Records
 from lift_server.rollback import catch_up
 from lift_server.store import stored_names, unreadable_is_left_alone
-from lift_server.writes import stream_of, write_document, write_job
+from lift_server.writes import enqueue, write_document, write_job
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,10 @@ async def _restore_job(records: Records, job: JobRecord) -> bool:
     async with records.transaction(job_redis_key(job.key)) as pipe:
         if await records.redis.exists(job_redis_key(job.key)):
             return False
+        turn = await turn_of(records.redis, job)
         pipe.multi()  # type: ignore[no-untyped-call]
         # A worker that outlived Redis still holds a claim of old: start above any count it can know.
-        write_job(pipe, job.changed(fence=int(time.time() * 1000)))
+        write_job(pipe, job.changed(fence=int(time.time() * 1000)), turn)
         await pipe.execute()
     return True
 
@@ -139,12 +141,13 @@ async def _enqueue_lost(records: Records, keys: list[str]) -> int:
 
 
 async def _enqueue(records: Records, key: str) -> None:
-    async with records.transaction(job_redis_key(key), *STREAMS) as pipe:
+    async with records.transaction(job_redis_key(key), TURNS_KEY, *STREAMS) as pipe:
         (job,) = await records.jobs([key])
         if job is None or not job.unfinished or key in await _queued(records):
             return
+        turn = await turn_of(records.redis, job)
         pipe.multi()  # type: ignore[no-untyped-call]
-        pipe.xadd(stream_of(job), {JOB_FIELD: key})
+        enqueue(pipe, job, turn)
         await pipe.execute()
 
 

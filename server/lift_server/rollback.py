@@ -25,6 +25,7 @@ from lift_config.contract import (
     job_path,
     job_redis_key,
 )
+from lift_server.bulk import turn_of
 from lift_server.records import Records
 from lift_server.store import stored_names, unreadable_is_left_alone
 from lift_server.writes import write_job
@@ -77,8 +78,9 @@ async def _bring_job_forward(records: Records, job_key: str) -> None:
         stored = await records.stored_job(job_key)
         if known is None or stored is None or not await _is_behind(records, known, stored):
             return
+        turn = await turn_of(records.redis, stored)
         pipe.multi()  # type: ignore[no-untyped-call]
-        write_job(pipe, stored.changed(fence=int(time.time() * 1000)))  # above any claim of before
+        write_job(pipe, stored.changed(fence=int(time.time() * 1000)), turn)  # above any claim of before
         pipe.delete(job_lease_redis_key(job_key))
         await pipe.execute()
     log.info("job %s went on after this copy of Redis was made: it is %s", job_key, stored.status.value)

@@ -7,6 +7,7 @@ from typing import Any
 from redis.asyncio.client import Pipeline
 
 from lift_config.contract import (
+    BELL_STREAM,
     BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_LETTERS_KEY,
@@ -14,6 +15,7 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     REFINE_STREAM,
+    TURNS_KEY,
     DocumentRecord,
     JobRecord,
     Progress,
@@ -21,8 +23,10 @@ from lift_config.contract import (
     document_redis_key,
     job_documents_redis_key,
     job_redis_key,
+    line_redis_key,
     owner_redis_key,
     sets_redis_key,
+    turns_redis_key,
 )
 from lift_config.phases import Phase, Timeline
 
@@ -39,18 +43,32 @@ def write_document(pipe: Pipeline, document: DocumentRecord) -> None:
         pipe.sadd(sets_redis_key(member_id), document.id)
 
 
-def write_job(pipe: Pipeline, job: JobRecord, stream: str | None = None) -> None:
+def write_job(pipe: Pipeline, job: JobRecord, turn: float = 0.0, stream: str | None = None) -> None:
     """The whole record, and its place: in the queue, or in `stream`, where it is to be trained; among the dead letters
-    where it was given up."""
+    where it was given up. `turn` is bulk.turn_of's."""
     fields: dict[Any, Any] = {**job.to_redis()}
     pipe.hset(job_redis_key(job.key), mapping=fields)
     if job.unfinished:
-        pipe.xadd(stream or stream_of(job), {JOB_FIELD: job.key})
+        enqueue(pipe, job, turn, stream)
+    else:
+        pipe.srem(line_redis_key(job.owner), job.key)
     if job.error and job.error.attempts:
         pipe.zadd(DEAD_LETTERS_KEY, {job.key: job.error.failed_s})
     else:
         pipe.zrem(DEAD_LETTERS_KEY, job.key)
     pipe.publish(CHANGED_CHANNEL, job.key)
+
+
+def enqueue(pipe: Pipeline, job: JobRecord, turn: float, stream: str | None = None) -> None:
+    stream = stream or stream_of(job)
+    if stream == BULK_STREAM:
+        pipe.zadd(TURNS_KEY, {job.key: turn})
+        pipe.zadd(turns_redis_key(job.owner), {job.key: turn})
+        pipe.xadd(BELL_STREAM, {JOB_FIELD: ""}, maxlen=1, approximate=False)  # no job's: it would outlive a deletion
+        return
+    pipe.xadd(stream, {JOB_FIELD: job.key})
+    if not job.adapters:
+        pipe.sadd(line_redis_key(job.owner), job.key)
 
 
 def stream_of(job: JobRecord) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from tests.lift_server.conftest import FakeEngine, FakeWorker, FrontEnd, engine, front_end, start, store, worker
 
-from lift_config.contract import BULK_STREAM, JOBS_STREAM, REFINE_STREAM, WORKER_PREFIX, job_redis_key
+from lift_config.contract import BELL_STREAM, JOBS_STREAM, STREAMS, WORKER_PREFIX, job_redis_key
 from lift_config.recipe import load_recipes
+from lift_workers.turns import admit
 
 __all__ = ["engine", "front_end", "start", "store", "worker"]
 
@@ -38,15 +39,22 @@ async def trained(worker: FakeWorker) -> AsyncIterator[None]:
 
 
 async def train_all(worker: FakeWorker) -> None:
-    seen: dict[Any, Any] = dict.fromkeys((JOBS_STREAM, BULK_STREAM, REFINE_STREAM), "0")
+    seen: dict[Any, Any] = dict.fromkeys((BELL_STREAM, *STREAMS), "0")
     while True:
         for stream, entries in await worker.redis.xread(seen, block=BLOCK_MS):
             for entry, fields in entries:
                 seen[stream.decode()] = entry
-                if (job_key := fields[b"job"].decode()) == NO_MORE:
+                if stream.decode() == BELL_STREAM:
+                    await admit_all(worker)
+                elif (job_key := fields[b"job"].decode()) == NO_MORE:
                     return
-                if await worker.redis.exists(job_redis_key(job_key)):  # else deleted meanwhile
+                elif await worker.redis.exists(job_redis_key(job_key)):  # else deleted meanwhile
                     await train(worker, job_key)
+
+
+async def admit_all(worker: FakeWorker) -> None:
+    while await admit(worker.redis):
+        pass
 
 
 async def train(worker: FakeWorker, job_key: str) -> None:

@@ -18,6 +18,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from lift_config.contract import (
+    BELL_STREAM,
     BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_LETTERS_KEY,
@@ -37,15 +38,17 @@ from lift_config.contract import (
     job_learning_redis_key,
     job_lease_redis_key,
     job_redis_key,
+    line_redis_key,
     speeds_redis_key,
 )
 from lift_workers.fence import JobCancelled, begun, check, claimable, gives_way, lease_of
 from lift_workers.race import ended
+from lift_workers.turns import admit
 
 Report = Callable[[JobRecord, LearningRecord], Awaitable[None]]
 """Takes a job with newer values of REPORTED; whatever else it carries is not written."""
 
-AWAITED = (JOBS_STREAM, BULK_STREAM)  # first versions: a worker without work begins them at once
+AWAITED = (JOBS_STREAM, BELL_STREAM)  # first versions: a worker without work begins them at once
 REPORTED = ("progress", "timeline", "tokens", "synthesis")
 FINISHED = (*REPORTED, "status", "unfinished", "adapters", "error")
 
@@ -137,8 +140,12 @@ class Queue:
 
     async def _next(self, stream: str) -> tuple[str, str] | None:
         """An entry nobody has had yet."""
-        streams: Any = await self.redis.xreadgroup(JOBS_GROUP, self.name, {stream: ">"}, count=1)
-        return _decoded(*streams[0][1][0]) if streams else None
+        while True:
+            streams: Any = await self.redis.xreadgroup(JOBS_GROUP, self.name, {stream: ">"}, count=1)
+            if streams:
+                return _decoded(*streams[0][1][0])
+            if stream != BULK_STREAM or not await admit(self.redis):
+                return None
 
     async def _create_groups(self) -> None:
         for stream in STREAMS:
@@ -154,8 +161,10 @@ class Queue:
         async def take(pipe: Pipeline) -> JobRecord | None:
             fields: Any = await pipe.hgetall(job_redis_key(key))
             lease: Any = await pipe.get(job_lease_redis_key(key))
+            is_there = await pipe.xrange(stream, entry, entry)  # else the server took it out: what is queued is another
             pipe.multi()  # type: ignore[no-untyped-call]
-            job = claimable(fields, is_held=lease is not None and not gives_way(lease.decode(), stream, entry))
+            is_held = lease is not None and not gives_way(lease.decode(), stream, entry)
+            job = claimable(fields, is_held=is_held) if is_there else None
             if job is None:
                 pipe.xack(stream, JOBS_GROUP, entry)
                 pipe.xdel(stream, entry)
@@ -234,6 +243,7 @@ class Claim:
             _put(pipe, job, FINISHED)
             self._drop(pipe)
             pipe.delete(job_lease_redis_key(job.key))
+            pipe.srem(line_redis_key(job.owner), job.key)
             if job.unfinished:
                 pipe.xadd(REFINE_STREAM, {JOB_FIELD: job.key})
             if job.error and job.error.attempts:
