@@ -1,4 +1,4 @@
-"""What answers are worth: closed book, in context, BM25, LIFT and hybrid, with the harm done and the time spent.
+"""What answers are worth: closed book, in context, few-shot, BM25, LIFT, hybrid, with the harm done and the time spent.
 
     .venv/bin/python scripts/evaluate.py --data ../shared/eval/smoke.jsonl --recipes fast balanced --out smoke
     .venv/bin/python scripts/evaluate.py --data tests/e2e/invented.json --server http://127.0.0.1:8000 --out served

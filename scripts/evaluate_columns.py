@@ -16,13 +16,16 @@ import bm25s
 from bench_common import Document
 from evaluate_metrics import choice, measure
 from evaluate_scorer import Answered, Tokens
+from lift_config.prompts import Message
 from lift_config.segment import segment
 from lift_server.context import EXCERPT_TOKENS
 from lift_server.convert.converter import Converted
 from lift_server.passages import Index
 
-CLOSED_BOOK, IN_CONTEXT, BM25, LIFT, HYBRID = "closed book", "in context", "BM25", "LIFT", "hybrid"
-PLAIN = (CLOSED_BOOK, IN_CONTEXT, BM25)
+CLOSED_BOOK, IN_CONTEXT, FEW_SHOT, BM25 = "closed book", "in context", "few-shot", "BM25"
+LIFT, HYBRID = "LIFT", "hybrid"
+PLAIN = (CLOSED_BOOK, IN_CONTEXT, FEW_SHOT, BM25)
+WHOLE_TEXT = (IN_CONTEXT, FEW_SHOT)
 COLUMNS = (*PLAIN, LIFT, HYBRID)
 ANSWER_TOKENS = 256  # the product keeps as many free for an answer
 CUT = "\n\n[…]\n\n"
@@ -30,6 +33,17 @@ CUT_TOKENS = 32
 HALF_LETTER = "\ufffd"
 PASSAGE_WORDS = 100
 PASSAGES = 3
+# Questions of no document, with answers as short as the gold ones: an adapter has learned in training how answers look,
+# and a part of its lead is that alone.
+SHOTS = tuple(
+    {"role": role, "content": content}
+    for question, answer in (
+        ("What is the capital of France?", "Paris"),
+        ("How many days are there in a leap year?", "366"),
+        ("Why do leaves look green?", "because they reflect green light"),
+    )
+    for role, content in (("user", question), ("assistant", answer))
+)
 _WORD = re.compile(r"\w+")
 
 Record = dict[str, Any]
@@ -41,7 +55,7 @@ class Model(Protocol):
 
     window: int
 
-    def prompt(self, title: str, question: str, text: str | None) -> Tokens: ...
+    def prompt(self, title: str, question: str, text: str | None, shots: Sequence[Message] = ()) -> Tokens: ...
     def tokens(self, text: str) -> Tokens: ...
     def text(self, tokens: Tokens) -> str: ...
     def answers(self, prompts: Sequence[Tokens], endings: Sequence[Sequence[Tokens]], limit: int) -> list[Answered]: ...
@@ -54,7 +68,7 @@ def name_of(document: Document) -> str:
 def texts(column: str, document: Document, model: Model, window: int) -> list[str | None]:
     """What stands in each question's prompt beside the question."""
     questions = document["qa"]
-    if column == IN_CONTEXT:
+    if column in WHOLE_TEXT:
         return [as_much_as_fits(document, model, window)] * len(questions)
     if column == HYBRID:
         return excerpts(document, model, window)
@@ -74,9 +88,10 @@ def ask(
     found: Sequence[str | None],
     limit: int,
     judge: Judge | None,
+    shots: Sequence[Message] = (),
 ) -> list[Record]:
-    """All questions under a document's title, each with what was found for its prompt."""
-    prompts = [model.prompt(title, qa["question"], text) for qa, text in zip(questions, found, strict=True)]
+    """All questions under a document's title, each with what was found for its prompt, behind `shots`."""
+    prompts = [model.prompt(title, qa["question"], text, shots) for qa, text in zip(questions, found, strict=True)]
     endings = [_endings(model, qa) for qa in questions]
     answered = model.answers(prompts, endings, limit)
     return [
@@ -125,7 +140,7 @@ def room(document: Document, model: Model, window: int) -> int:
     """Tokens left for a text beside the longest question and its answer."""
     longest = max((qa["question"] for qa in document["qa"]), key=lambda question: len(model.tokens(question)))
     endings = [len(ending) for qa in document["qa"] for ending in _endings(model, qa)]
-    return window - max(ANSWER_TOKENS, *endings) - len(model.prompt(document["title"], longest, ""))
+    return window - max(ANSWER_TOKENS, *endings) - len(model.prompt(document["title"], longest, "", SHOTS))
 
 
 def cut(text: str, room: int, model: Model) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench_common import table
-from evaluate_columns import HYBRID, IN_CONTEXT, LIFT, PLAIN
+from evaluate_columns import FEW_SHOT, HYBRID, IN_CONTEXT, LIFT, PLAIN
 from evaluate_metrics import Estimate, Sums, difference, estimate
 from evaluate_run import BASE, GENERAL, OFF_TOPIC
 from evaluate_state import Unit
@@ -51,10 +51,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Summary:
-    """`columns` with answers about the document; `differences` to in context; `harm` by column, `base` among them."""
+    """`columns` with answers about the document; `differences` to in context, `few_shot_differences` to few-shot;
+    `harm` by column, `base` among them."""
 
     columns: dict[str, Column]
     differences: dict[str, dict[str, Estimate]]
+    few_shot_differences: dict[str, dict[str, Estimate]]
     harm: dict[str, dict[str, Estimate]]
     harm_differences: dict[str, Estimate]
     refused: list[tuple[str, str]]
@@ -72,9 +74,11 @@ def summary(units: Sequence[Unit]) -> Summary:
         by_column.setdefault(unit.column, []).append(unit)
     harmful = {name for name in by_column if name.partition(" ")[0] in (OFF_TOPIC, GENERAL)}
     asked = {name: by_column[name] for name in sorted(by_column.keys() - harmful, key=_place)}
+    trained = {name: own for name, own in asked.items() if name not in PLAIN}
     return Summary(
         {name: _column(own) for name, own in asked.items()},
-        {name: _differences(own, by_column.get(IN_CONTEXT)) for name, own in asked.items() if name not in PLAIN},
+        {name: _differences(own, by_column.get(IN_CONTEXT)) for name, own in trained.items()},
+        {name: _differences(own, by_column.get(FEW_SHOT)) for name, own in trained.items()},
         {name: _estimates(by_column[name], HARM) for name in sorted(harmful)},
         _harm_differences(by_column, harmful),
         [(unit.document, unit.column) for unit in units if unit.refused],
@@ -156,7 +160,8 @@ def as_json(found: Summary, where: Mapping[str, Any], command: str, units: Seque
 
 def tables(found: Summary) -> Iterator[str]:
     yield from _answers(found)
-    yield from _against_context(found)
+    yield from _against(found, IN_CONTEXT, found.differences)
+    yield from _against(found, FEW_SHOT, found.few_shot_differences)
     yield from _by_document(found)
     yield from _harm(found)
     yield from _cost(found)
@@ -179,22 +184,22 @@ def _questions(column: Column) -> int:
     return max((one.count for one in column.metrics.values()), default=0)
 
 
-def _against_context(found: Summary) -> Iterator[str]:
-    rows = [(name, one) for name, one in found.differences.items() if one]
+def _against(found: Summary, baseline: str, differences: Mapping[str, Mapping[str, Estimate]]) -> Iterator[str]:
+    rows = [(name, one) for name, one in differences.items() if one]
     if not rows:
         return
-    yield from _section("Less in context", "Paired: the same questions. An interval without 0 is a difference.")
+    yield from _section(f"Less {baseline}", "Paired: the same questions. An interval without 0 is a difference.")
     yield from table(
         ("column", *(TITLES.get(name, name) for name in COMPARED)),
         ([name, *(_cell(one.get(n), n, sign="+") for n in COMPARED)] for name, one in rows),
     )
-    context = found.columns[IN_CONTEXT].documents
+    theirs = found.columns[baseline].documents
     yield ""
     for name, _ in rows:
         own = found.columns[name].documents
-        below = sum(own[document] < context[document] for document in own if document in context)
+        below = sum(own[document] < theirs[document] for document in own if document in theirs)
         if own:
-            yield f"{name}: likelier than in context on {below} of {len(own)} documents.  "
+            yield f"{name}: likelier than {baseline} on {below} of {len(own)} documents.  "
 
 
 def _by_document(found: Summary) -> Iterator[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench_common import Document
-from evaluate_columns import CLOSED_BOOK, HYBRID, LIFT, PLAIN, Judge, Record, ask, name_of, texts
+from evaluate_columns import CLOSED_BOOK, FEW_SHOT, HYBRID, LIFT, PLAIN, SHOTS, Judge, Record, ask, name_of, texts
 from evaluate_harm import General, instructions
 from evaluate_scorer import Scorer
 from evaluate_state import Key, State, Unit
@@ -157,7 +157,8 @@ class Run:
         else:
             questions, found = document["qa"], texts(kind, document, self._scorer, self._plan.window)
         judge = None if column.startswith(OFF_TOPIC) else self._judge
-        return ask(self._scorer, document["title"], questions, found, self._plan.limit, judge)
+        shots = SHOTS if kind == FEW_SHOT else ()
+        return ask(self._scorer, document["title"], questions, found, self._plan.limit, judge, shots)
 
     @cached_property
     def _general(self) -> General:

@@ -57,8 +57,8 @@ class Scorer:
         finally:
             self._base = self._model = self._model.unload()
 
-    def prompt(self, title: str, question: str, text: str | None) -> Tokens:
-        return self.chat(frame([{"role": "user", "content": question}], title, text))
+    def prompt(self, title: str, question: str, text: str | None, shots: Sequence[Message] = ()) -> Tokens:
+        return self.chat(frame([*shots, {"role": "user", "content": question}], title, text))
 
     def chat(self, messages: list[Message]) -> Tokens:
         return self.tokens(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -17,10 +17,13 @@ from bench_common import Document
 from evaluate_columns import (
     BM25,
     CLOSED_BOOK,
+    FEW_SHOT,
     HYBRID,
     IN_CONTEXT,
     LIFT,
     PLAIN,
+    SHOTS,
+    WHOLE_TEXT,
     Judge,
     Record,
     name_of,
@@ -58,7 +61,7 @@ class ServerPlan:
         """Whose document a column is asked with; for the text in the prompt any will do."""
         if column in FREE:
             return None
-        return self.recipes[0] if column == IN_CONTEXT else column.partition(" ")[2]
+        return self.recipes[0] if column in WHOLE_TEXT else column.partition(" ")[2]
 
 
 class ServerRun:
@@ -102,7 +105,7 @@ class ServerRun:
         try:
             spent = await self._finished(uploaded["id"])
             for column in columns:
-                of_it = {} if column == IN_CONTEXT else spent
+                of_it = {} if column in WHOLE_TEXT else spent
                 began_s = await self._unit(document, uploaded["id"], column, model, of_it, began_s)
         finally:
             await self._client.delete(f"/documents/{uploaded['id']}", cast_to=object)
@@ -144,8 +147,8 @@ class ServerRun:
         found = retrieved(document) if column == BM25 else [None] * len(document["qa"])
 
         async def one(qa: Document, text: str | None) -> Record:
-            question: Message = {"role": "user", "content": qa["question"]}
-            framed = frame([question], title, text) if column in FREE else [question]
+            turns: list[Message] = [*(SHOTS if column == FEW_SHOT else ()), {"role": "user", "content": qa["question"]}]
+            framed = frame(turns, title, text) if column in FREE else turns
             async with free:
                 said, tokens = await self._ask(model, framed, _extra(column, document_id))
             return record(qa, said, None) | {"prompt_tokens": tokens}
@@ -173,7 +176,7 @@ def _extra(column: str, document_id: str) -> Json:
     """The product's own fields; the rest is any OpenAI-compatible server's."""
     if column in FREE:
         return {}
-    kind, _, recipe = (column, "", "") if column == IN_CONTEXT else column.partition(" ")
-    mode = {IN_CONTEXT: "context", LIFT: "adapter", HYBRID: "hybrid"}[kind]
+    kind, _, recipe = (column, "", "") if column in WHOLE_TEXT else column.partition(" ")
+    mode = {IN_CONTEXT: "context", FEW_SHOT: "context", LIFT: "adapter", HYBRID: "hybrid"}[kind]
     lift = {"mode": mode, "max_wait_s": MAX_WAIT_S} | ({"recipe": recipe} if recipe else {})
     return {"document_id": document_id, "lift": lift}

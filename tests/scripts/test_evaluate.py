@@ -157,8 +157,8 @@ async def test_a_broken_run_goes_on(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "state.jsonl"
     before = await run(model, State(path, {}), trained.open(), units=7)
     after = await run(model, State(path, {}), trained.open())
-    # Three columns and an off-topic one without an adapter; four with the draft's and four with the recipe's own.
-    assert (before, after) == (7, 2 * (4 + 2 * 8) - 7)
+    # Four columns and an off-topic one without an adapter; four with the draft's and four with the recipe's own.
+    assert (before, after) == (7, 2 * (5 + 2 * 8) - 7)
     courses_ = [(title, "balanced", seed) for title in "AB" for seed in (0, 1)]
     assert trained.asked == [courses_[0], *courses_]
     assert {path.name[0] for path in tmp_path.glob("*-*")} == {"1"}  # of the broken run; others go when they are scored

@@ -6,8 +6,22 @@ from typing import Any
 import pytest
 
 import evaluate_columns
-from evaluate_columns import ANSWER_TOKENS, BM25, CLOSED_BOOK, CUT, CUT_TOKENS, HYBRID, IN_CONTEXT, ask, cut, texts
+from evaluate_columns import (
+    ANSWER_TOKENS,
+    BM25,
+    CLOSED_BOOK,
+    CUT,
+    CUT_TOKENS,
+    FEW_SHOT,
+    HYBRID,
+    IN_CONTEXT,
+    SHOTS,
+    ask,
+    cut,
+    texts,
+)
 from evaluate_scorer import Answered, Tokens
+from lift_config.prompts import Message
 from lift_server import context
 
 
@@ -19,8 +33,9 @@ class Letters:
     def __init__(self, said: str = "") -> None:
         self._said = said
 
-    def prompt(self, title: str, question: str, text: str | None) -> Tokens:
-        return self.tokens(f"{title}{question}{text or ''}")
+    def prompt(self, title: str, question: str, text: str | None, shots: Sequence[Message] = ()) -> Tokens:
+        turns = "".join(turn["content"] for turn in shots)
+        return self.tokens(f"{title}{text or ''}{turns}{question}")
 
     def tokens(self, text: str) -> Tokens:
         return [ord(letter) for letter in text]
@@ -62,26 +77,26 @@ def test_half_letters_go() -> None:
     assert cut("\ufffdab" + "m" * 90 + "yz\ufffd", CUT_TOKENS + 6, Letters()) == "ab" + CUT + "yz"
 
 
-@pytest.mark.parametrize("column", [IN_CONTEXT, HYBRID])
+FRAMING = len("".join(turn["content"] for turn in SHOTS)) + len("LogWho built it?")
+
+
+@pytest.mark.parametrize("column", [IN_CONTEXT, FEW_SHOT, HYBRID])
 def test_the_text_stands_whole_where_question_and_answer_have_room(column: str) -> None:
-    framing = len("LogWho built it?")
-    fits = document("x" * (1000 - ANSWER_TOKENS - framing))
+    fits = document("x" * (1000 - ANSWER_TOKENS - FRAMING))
     assert texts(column, fits, Letters(), 1000) == [fits["text"]]
     assert texts(column, document(fits["text"] + "x"), Letters(), 1000) != [fits["text"] + "x"]
 
 
 def test_what_does_not_fit_a_context_is_cut() -> None:
-    framing = len("LogWho built it?")
-    longer = document("x" * (1000 - ANSWER_TOKENS - framing + 1))
+    longer = document("x" * (1000 - ANSWER_TOKENS - FRAMING + 1))
     (found,) = texts(IN_CONTEXT, longer, Letters(), 1000)
-    half = (1000 - ANSWER_TOKENS - framing - CUT_TOKENS) // 2
+    half = (1000 - ANSWER_TOKENS - FRAMING - CUT_TOKENS) // 2
     assert found == "x" * half + CUT + "x" * half
 
 
 def test_a_long_choice_takes_room_from_the_text() -> None:
     answer = "y" * (ANSWER_TOKENS + 10)
-    framing = len("LogWho built it?")
-    text = "x" * (1000 - ANSWER_TOKENS - framing)
+    text = "x" * (1000 - ANSWER_TOKENS - FRAMING)
     (found,) = texts(IN_CONTEXT, document(text, choices=["no", answer], gold=0), Letters(), 1000)
     assert found is not None
     assert CUT in found

@@ -101,7 +101,8 @@ async def test_every_column_is_asked_for_what_it_is(address: str, stand_in: Stan
     assert stand_in.deleted == ["doc_1"]
     lifts = [body.get("lift", {}) for body in stand_in.asked]
     assert [(lift.get("mode"), lift.get("recipe")) for lift in lifts[::2]] == [
-        (None, None), (None, None), ("context", None), ("adapter", "balanced"), ("hybrid", "balanced"),
+        (None, None), (None, None), ("context", None), ("context", None),
+        ("adapter", "balanced"), ("hybrid", "balanced"),
     ]  # fmt: skip
     assert {body["temperature"] for body in stand_in.asked} == {0}
     free, retrieved = stand_in.asked[0]["messages"], stand_in.asked[2]["messages"]
