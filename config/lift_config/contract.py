@@ -53,6 +53,7 @@ Store (object paths below store_url; the record of everything, Redis can be rebu
 | keys/{digest}.json           | `keys`     | KeyRecord of lift_server: whose key, its limits          |
 | adapters/{adapter id}/{file} | worker     | PEFT adapter; manifest.json last, so it means "complete" |
 | clock                        | server     | empty; its date is the store's time                      |
+| probe                        | server     | there for a moment, where a write had failed             |
 | id                           | server     | random: this store and no other                          |
 """
 
@@ -196,6 +197,7 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEF
 MANIFEST_FILE = "manifest.json"
 PARTS_FOLDER = "uploads"
 CLOCK_PATH = "clock"
+PROBE_PATH = "probe"
 STORE_ID_PATH = "id"
 
 

@@ -24,6 +24,7 @@ from lift_config.prompts import document_line
 from lift_server import documents, versions
 from lift_server.errors import AdapterNotFound, DocumentNotFound, DocumentNotReady
 from lift_server.state import State
+from lift_server.store import in_time
 
 if TYPE_CHECKING:
     from obstore import GetResult  # a name of its stubs
@@ -91,7 +92,10 @@ async def open_archive(state: State, owner: str, document_id: str, version: int 
     document, job = await documents.find(state, owner, document_id)
     adapter = _chosen(job, version)
     try:
-        files = {name: await obstore.get_async(state.records.store, adapter_path(adapter.id, name)) for name in ORDER}
+        async with in_time():
+            files = {
+                name: await obstore.get_async(state.records.store, adapter_path(adapter.id, name)) for name in ORDER
+            }
     except FileNotFoundError as error:
         raise DocumentNotFound from error  # deleted this moment
     name = f"{document.id}-v{adapter.version}.tar"

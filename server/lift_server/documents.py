@@ -102,12 +102,13 @@ async def delete(state: State, owner: str, document_id: str) -> None:
 
 
 async def sweep_for_ever(state: State) -> None:
-    """Delete what has expired, every SWEEP_S; parts of uploads too."""
+    """Delete what has expired, every SWEEP_S; parts of uploads too. A store that took no writes is tried again."""
     while True:
         await asyncio.sleep(SWEEP_S)
         try:
             await sweep(state)
             await parts.sweep(state)
+            await state.records.try_to_write()
         except Exception:  # the sweep's edge: Redis or the store may be away; the next one tries again
             log.exception("sweep failed")
 

@@ -6,6 +6,7 @@ Raise an ApiError subclass anywhere below a route; the handlers here turn it int
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -30,6 +31,8 @@ HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 REFUSALS = (OutOfMemoryError, ReadOnlyError, MasterDownError, ExecAbortError)
 # Those that redis-py has no class for; in a pipeline it quotes them behind the command.
 REFUSAL = re.compile(r"(?:^|caused error: \(['\"])(MISCONF|NOREPLICAS)\b")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last is a limit on files' sizes
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -300,6 +303,8 @@ def told_as(error: Exception) -> ApiError:
         return StorageRefuses()
     if isinstance(error, StoreError):
         return StoreUnavailable()
+    if isinstance(error, OSError) and error.errno in NO_ROOM:  # where a large form is put while it is read, say
+        return StoreFull()
     return ApiError(500, "An unforeseen error occurred; the server's log has it.", code="internal_error")
 
 

@@ -60,7 +60,7 @@ KNOWN_S = 2 * UPLOAD_OPEN_S  # an ended upload is told from an unknown one for s
 async def create(state: State, owner: str, wanted: UploadCreate, created_s: float) -> UploadRecord:
     """Refused here is whatever can be known before the bytes come."""
     _check(state, wanted)
-    await refuse_if_full(state.settings)
+    await refuse_if_full(state.records.store, state.settings)
     await Quota(state.records.redis, owner, state.settings.limits).keep(wanted.bytes)
     upload = UploadRecord(
         id=f"upload_{secrets.token_hex(12)}",
@@ -96,10 +96,10 @@ async def add(state: State, upload: UploadRecord, content: bytes) -> str:
     """Keep a part of a pending upload; its id."""
     if not content:
         raise InvalidRequest("data: the part is empty.", param="data")
-    await refuse_if_full(state.settings)
+    await refuse_if_full(state.records.store, state.settings)
     part_id = f"part_{secrets.token_hex(12)}"
     path = part_path(upload.id, part_id)
-    await obstore.put_async(state.records.store, path, content)
+    await state.records.put(path, content)
     try:
         await _record_part(state, upload, part_id, len(content))
     except BaseException:

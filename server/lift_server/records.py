@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import obstore
+from obstore.exceptions import BaseError as StoreError
 from obstore.store import ObjectStore
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -27,6 +28,7 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     MANIFEST_FILE,
+    PROBE_PATH,
     STORE_KEY,
     TURNS_KEY,
     WHOLE_KEY,
@@ -52,13 +54,14 @@ from lift_config.contract import (
 from lift_server.bulk import in_line, take_out, turn_of, waiting
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
-from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, refusal
+from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, StoreUnavailable, refusal
 from lift_server.locks import Locks, Turns
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
-from lift_server.store import store_id
+from lift_server.store import in_time, store_id
 from lift_server.writes import taken_up, wanted, write_document, write_job
 
+PROBE_BYTES = 2**20
 CANCELLED = ("status", "unfinished", "timeline")  # what a cancel writes
 
 
@@ -75,6 +78,8 @@ class Records:
         self._turn = Turns()
         # The connection to Redis was lost: until recover.py has compared, this may be an older copy, which lacks users.
         self.is_behind = False
+        # Whether the store took the last write: a read-only one answers questions, and takes no uploads.
+        self.are_stored = True
 
     # ---- reading ----
 
@@ -160,15 +165,16 @@ class Records:
     async def read(self, path: str) -> bytes | None:
         """An object of the store; None where there is none."""
         try:
-            found = await obstore.get_async(self.store, path)
+            async with in_time():
+                return bytes(await (await obstore.get_async(self.store, path)).bytes_async())
         except FileNotFoundError:
             return None
-        return bytes(await found.bytes_async())
 
     async def size_bytes(self, path: str) -> int | None:
         """Of an object of the store; None where there is none."""
         try:
-            return (await obstore.head_async(self.store, path))["size"]
+            async with in_time():
+                return (await obstore.head_async(self.store, path))["size"]
         except FileNotFoundError:
             return None
 
@@ -195,8 +201,24 @@ class Records:
 
     # ---- writing ----
 
+    async def put(self, path: str, content: bytes) -> None:
+        """Write an object of the store."""
+        try:
+            async with in_time():
+                await obstore.put_async(self.store, path, content)
+        except (StoreError, StoreUnavailable):
+            self.are_stored = False
+            raise
+        self.are_stored = True
+
+    async def try_to_write(self) -> None:
+        """Where the last write failed: whether another does. Not with an empty object: a full disk takes those."""
+        if not self.are_stored:
+            await self.put(PROBE_PATH, bytes(PROBE_BYTES))
+            await self.discard(PROBE_PATH)
+
     async def store_job(self, job: JobRecord) -> None:
-        await obstore.put_async(self.store, job_path(job.key), job.to_json().encode())
+        await self.put(job_path(job.key), job.to_json().encode())
 
     async def add(
         self, document: DocumentRecord, fresh: JobRecord, content: bytes, converted: Converted, quota: Quota
@@ -204,17 +226,19 @@ class Records:
         """Take in a document. Its job is `fresh` where its content is new, else the one there is, which is
         put into the queue again where its training, or the refinement after it, had failed or been cancelled."""
         async with self.lock(fresh.key):
-            await obstore.put_async(self.store, original_path(document.id), content)
-            await obstore.put_async(self.store, text_path(fresh.key), converted.text.encode())
-            if converted.places:
-                await obstore.put_async(self.store, places_path(fresh.key), json.dumps(converted.places).encode())
-            await obstore.put_async(self.store, document_path(document.id), document.to_json().encode())
             try:
+                await self.put(original_path(document.id), content)
+                await self.put(text_path(fresh.key), converted.text.encode())
+                if converted.places:
+                    await self.put(places_path(fresh.key), json.dumps(converted.places).encode())
+                await self.put(document_path(document.id), document.to_json().encode())
                 while True:
                     with suppress(WatchError):  # the job, or what the owner has, changed meanwhile: look again
                         return await self._add_to_redis(document, fresh, quota)
-            except (ApiError, ResponseError) as error:  # the quota, a set's document that went meanwhile, or Redis
-                if isinstance(error, ApiError) or refusal(error):  # else some of it may have been written
+            except StoreUnavailable:
+                raise  # it did not answer: what it took after all is the janitor's
+            except (ApiError, ResponseError, StoreError) as error:  # quota, a set without its document, Redis, a disk
+                if not isinstance(error, ResponseError) or refusal(error):  # else some of it may have been written
                     await self._take_back(document)
                 raise
 
@@ -395,4 +419,5 @@ class Records:
     async def discard(self, path: str) -> None:
         """Delete from the store; nothing happens where it is gone already."""
         with suppress(FileNotFoundError):
-            await obstore.delete_async(self.store, path)
+            async with in_time():
+                await obstore.delete_async(self.store, path)

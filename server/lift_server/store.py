@@ -1,5 +1,5 @@
 """The store by its URL: a folder or an S3-like service (obstore); which records it has, which store it is, what time it
-is there, and whether a folder's disk has room for more."""
+is there, whether a folder's disk has room for more, and how long it is waited for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,15 +18,30 @@ from obstore.store import ObjectStore, from_url
 
 from lift_config.contract import CLOCK_PATH, STORE_ID_PATH
 from lift_config.settings import Settings
-from lift_server.errors import StoreFull
+from lift_server.errors import StoreFull, StoreUnavailable
 
 log = logging.getLogger(__name__)
+
+ANSWER_S = 30.0  # for one object of what a request may bring
+NO_OBJECT = "ready"  # asked for, and not found, in a store that answers
 
 
 def open_store(url: str) -> ObjectStore:
     """A folder is made where there is none, and folders within it go with the last object in them; other kinds of
     stores refuse these two options."""
     return from_url(url, mkdir=True, automatic_cleanup=True) if url.startswith("file:") else from_url(url)
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """StoreUnavailable where the block, which asks for one object, takes longer than ANSWER_S. A file system that is
+    away never answers, and obstore goes on asking an S3 that hangs for three minutes and more."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as error:
+        log.error("the store did not answer within %g s", ANSWER_S)
+        raise StoreUnavailable from error
 
 
 async def stored_names(store: ObjectStore, folder: str) -> AsyncIterator[list[str]]:
@@ -62,23 +77,26 @@ async def store_id(store: ObjectStore) -> str:
     return bytes(await found.bytes_async()).decode()
 
 
-async def refuse_if_full(settings: Settings) -> None:
+async def refuse_if_full(store: ObjectStore, settings: Settings) -> None:
     """StoreFull where less is free than uploads are to leave: what is under way has to be published yet."""
-    if not await has_room(settings):
+    if not await has_room(store, settings):
         raise StoreFull
 
 
-async def has_room(settings: Settings) -> bool:
-    free = await free_bytes(settings)
+async def has_room(store: ObjectStore, settings: Settings) -> bool:
+    free = await free_bytes(store, settings)
     return free is None or free >= settings.server.min_free_bytes
 
 
-async def free_bytes(settings: Settings) -> int | None:
-    """Of the disk that the store's folder lies on; None for a service, which has none that we know of. In a thread:
-    a file system that is away can hang."""
+async def free_bytes(store: ObjectStore, settings: Settings) -> int | None:
+    """Of the disk that the store's folder lies on; None for a service, which has none that we know of. It is asked for
+    an object first: where its file system is away, a thread of ours would hang with it, and there are few of them."""
     url = settings.resolved_store_url
     if not url.startswith("file:"):
         return None
+    async with in_time():
+        with suppress(FileNotFoundError):
+            await obstore.head_async(store, NO_OBJECT)
     path = Path(unquote(urlsplit(url).path))
     return await asyncio.to_thread(_free_bytes, path)
 

@@ -50,7 +50,7 @@ async def accept(state: State, upload: Upload, converted: Converted | None = Non
     already."""
     recipe = servable(state.settings, upload.fields.recipe or state.settings.recipe, param="recipe")
     check_base_model(state.settings, upload.fields)
-    await refuse_if_full(state.settings)
+    await refuse_if_full(state.records.store, state.settings)
     quota = Quota(state.records.redis, upload.owner, state.settings.limits)
     await quota.keep(len(upload.content))  # before it costs anything; and again, for certain, when it is added
     span = state.traces.upload(upload.received_s, upload.traceparent) if state.traces else None

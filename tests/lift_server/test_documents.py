@@ -314,7 +314,15 @@ async def test_models(front_end: Any, worker: Any) -> None:
 async def test_ready_wants_every_part(front_end: Any, redis: Any) -> None:
     assert (await front_end.client.get("/ready")).json() == {
         "ready": False,
-        "parts": {"redis": True, "blobs": True, "store": True, "engines": [True], "workers": 0, "disk": True},
+        "parts": {
+            "redis": True,
+            "blobs": True,
+            "store": True,
+            "engines": [True],
+            "workers": 0,
+            "disk": True,
+            "writes": True,
+        },
     }
     await redis.set("lift:worker:a", "1")
     answer = await front_end.client.get("/ready")

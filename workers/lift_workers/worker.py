@@ -24,7 +24,7 @@ from lift_config.contract import BULK_STREAM, JOBS_STREAM, REFINE_STREAM, STREAM
 from lift_config.phases import Phase
 from lift_config.settings import Settings
 from lift_workers import pipeline
-from lift_workers.courses import Courses, MakeCourse, Outranked
+from lift_workers.courses import Courses, MakeCourse, Outranked, training_folder
 from lift_workers.fence import JobCancelled, LeaseLost
 from lift_workers.generator import Generator
 from lift_workers.jobs import Claim, JobFailed, Queue
@@ -51,7 +51,7 @@ class Stopping(Exception):
 
 
 class StoreIsOut(Exception):
-    """The store takes no object, whatever job it is of."""
+    """The store takes no object, or the disk no adapter on its way there, whatever job it is of."""
 
 
 class Worker:
@@ -190,12 +190,14 @@ class Worker:
                 raise JobFailed("too_many_attempts", "Every attempt at training it ended a worker.", retry=True)
             await self._work(claim, stop)
         except JobFailed as failed:
+            if failed.retry:  # a child that died of a full disk, say, or a job that stalled with the store
+                await self._check_store()
             await self._retry_or_fail(claim, failed)
         except (JobCancelled, LeaseLost, Stopping):
             raise
         except Exception as error:  # the worker loop's edge
             logger.exception("job %s: internal error", claim.job.key)
-            if isinstance(error, StoreError):
+            if isinstance(error, StoreError | OSError):  # TimeoutError is one of these
                 await self._check_store()
             reason = "Training failed for an internal reason; the worker's log has it."
             await self._retry_or_fail(claim, JobFailed("internal_error", reason, retry=True))
@@ -207,10 +209,17 @@ class Worker:
             async with asyncio.timeout(self._settings.worker.lease_s / 2):
                 await obstore.put_async(self._store, path, PROBE)
                 await obstore.delete_async(self._store, path)
-        except (StoreError, TimeoutError) as error:
+                await asyncio.to_thread(self._check_disk)
+        except (StoreError, OSError) as error:  # TimeoutError is one of these
             self._is_store_out = True
             raise StoreIsOut from error
         self._is_store_out = False
+
+    def _check_disk(self) -> None:
+        folder = training_folder(self._settings, self._name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "probe").write_bytes(PROBE)
+        (folder / "probe").unlink()
 
     async def _work(self, claim: Claim, stop: asyncio.Event) -> None:
         """The work, with the lease kept beside it. The child is used again only where the work came to rest; else it

@@ -102,6 +102,11 @@ def _parts(part: str, parts: dict[str, Any]) -> list[Finding]:
             if parts.get("disk", True)
             else [fail(part, "it takes no uploads: its disk is nearly full", "make room, or see server.min_free_bytes")]
         ),
+        *(
+            []
+            if parts.get("writes", True)
+            else [fail(part, "it takes no uploads: the store took no write", "see its log, and the store's rights")]
+        ),
     ]
 
 

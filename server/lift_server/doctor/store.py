@@ -10,9 +10,10 @@ import obstore
 
 from lift_config.settings import Settings
 from lift_server.doctor.finding import Finding, fail, ok, warn
+from lift_server.errors import StoreUnavailable
 from lift_server.keys import Keys
 from lift_server.peer import is_loopback
-from lift_server.store import free_bytes, open_store
+from lift_server.store import free_bytes, in_time, open_store
 
 PROBE = b"lift-serve doctor"
 GIB = 2**30
@@ -23,8 +24,9 @@ async def store(settings: Settings) -> list[Finding]:
     if _is_missing(url):
         return [warn("store", f"{url} is not there yet", "the first start makes it")]
     try:
-        await _probe(url)
-    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+        async with in_time():
+            await _probe(url)
+    except (obstore.exceptions.BaseError, OSError, ValueError, StoreUnavailable) as error:
         said = " ".join(str(error).split())
         return [fail("store", f"{url}: {said}", "see to its address, credentials, rights and free space")]
     return [ok("store", f"{url}: an object was written, read and deleted"), *await _room(settings)]
@@ -46,7 +48,7 @@ async def keys(settings: Settings) -> list[Finding]:
 
 async def _room(settings: Settings) -> list[Finding]:
     """Nothing to say of a service."""
-    free, least = await free_bytes(settings), settings.server.min_free_bytes
+    free, least = await free_bytes(open_store(settings.resolved_store_url), settings), settings.server.min_free_bytes
     if free is None:
         return []
     what = f"{free / GIB:.1f} GiB free"

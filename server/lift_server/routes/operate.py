@@ -18,7 +18,6 @@ from lift_server.state import CurrentState, State
 router = APIRouter()
 
 ANSWER_S = 2.0  # an engine gets as long (engine.HEALTH_S)
-NO_OBJECT = "ready"  # asked for, and not found, in a store that answers
 
 T = TypeVar("T")
 
@@ -30,8 +29,8 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(state: CurrentState) -> JSONResponse:
-    """200 where what was uploaded is trained and a question answered, for which one engine will do. A full disk takes
-    no uploads, which is told, and is no reason to send questions elsewhere."""
+    """200 where what was uploaded is trained and a question answered, for which one engine will do. A full disk, and a
+    store that is read-only, take no uploads, which is told, and is no reason to send questions elsewhere."""
     workers, has_blobs, has_room, engines = await asyncio.gather(
         _answer(state.records.workers()),
         _answer(state.hotload.reach_blobs()),
@@ -46,6 +45,7 @@ async def ready(state: CurrentState) -> JSONResponse:
         "engines": engines,
         "workers": workers or 0,
         "disk": has_room is not False,
+        "writes": state.records.are_stored,
     }
     return JSONResponse({"ready": is_ready, "parts": parts}, status_code=200 if is_ready else 503)
 
@@ -53,7 +53,7 @@ async def ready(state: CurrentState) -> JSONResponse:
 @router.get("/metrics")
 async def metrics(state: CurrentState) -> Response:
     queues = await gauges.queues(state.records.redis)
-    free_bytes = await store.free_bytes(state.settings)
+    free_bytes = await _answer(store.free_bytes(state.records.store, state.settings))
     return Response(
         state.metrics.page(queues, free_bytes, hanging=state.engine.hanging(), away=state.engine.away()),
         media_type=CONTENT_TYPE_LATEST,
@@ -62,8 +62,8 @@ async def metrics(state: CurrentState) -> Response:
 
 async def _has_room(state: State) -> bool:
     """Asked for an object first: free space is told also of a folder that cannot be read, and never of a service."""
-    await state.records.size_bytes(NO_OBJECT)
-    return await store.has_room(state.settings)
+    await state.records.size_bytes(store.NO_OBJECT)
+    return await store.has_room(state.records.store, state.settings)
 
 
 async def _answer(asking: Awaitable[T]) -> T | None:
