@@ -282,11 +282,13 @@ class AdapterRecord:
 @dataclass(frozen=True)
 class LearningRecord:
     """What an owner sees of a training, of the last where there were several: the newest tasks (question, answer),
-    newest last; the loss (step, mean since the point before). Apart from JobRecord, which lists and questions read.
+    newest last; the loss (step, mean since the point before); where in the text the segment stands that each task is
+    about, which an older worker does not tell. Apart from JobRecord, which lists and questions read.
     """
 
     tasks: tuple[tuple[str, str], ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -294,7 +296,8 @@ class LearningRecord:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         values = json.loads(text)
-        return cls(**{name: tuple(tuple(one) for one in values[name]) for name in ("tasks", "losses")})
+        names = ("tasks", "losses", "spans")
+        return cls(**{name: tuple(tuple(one) for one in values.get(name, ())) for name in names})
 
 
 @dataclass(frozen=True)
