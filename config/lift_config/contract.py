@@ -30,7 +30,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:whole                   | STRING  | server         | server         | there: all that the store has is here |
 | lift:store                   | STRING  | server         | server         | whose records these are: its id   |
 | lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
-| lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
+| lift:window:{kind}:{key id}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
 
 The adapter's HASH holds field `manifest` and, per file, chunks `{file}:{number:05d}` of CHUNK_BYTES, so it is

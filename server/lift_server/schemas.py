@@ -316,6 +316,17 @@ class KeyObject(BaseModel):
     limits: dict[str, UseObject]
 
 
+class NewKeyObject(KeyObject):
+    """`key`: the secret, told this once."""
+
+    key: str
+
+
+class KeyRevoked(BaseModel):
+    object: Literal["key.revoked"] = "key.revoked"
+    id: str
+
+
 # ---- models -----------------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,8 @@ function block(name, text) {
   return el("figure", {}, el("figcaption", {}, el("span", {}, name), copy), el("pre", { tabindex: "0" }, code));
 }
 
-async function copied(copy, code) {
+// The text of `code` to the clipboard; `copy`, the button, says how that went.
+export async function copied(copy, code) {
   try {
     await navigator.clipboard.writeText(code.textContent);
     copy.textContent = "Copied";
