@@ -34,7 +34,7 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:whole                   | STRING  | server         | server         | there: all that the store has is here |
 | lift:store                   | STRING  | server         | server         | whose records these are: its id   |
 | lift:limits:{owner}          | STRING  | server, `keys` | server         | those of the owner's newest key   |
-| lift:window:{kind}:{digest}  | STRING  | server         | server         | a minute; requests or tokens in it |
+| lift:window:{kind}:{key id}  | STRING  | server         | server         | a minute; requests or tokens in it |
 | lift:adapter:{id}            | HASH    | worker, engine | engine         | redis.blob_ttl_s; a cache         |
 
 The adapter's HASH holds field `manifest` and, per file, chunks `{file}:{number:05d}` of CHUNK_BYTES, so it is
@@ -298,11 +298,13 @@ class AdapterRecord:
 @dataclass(frozen=True)
 class LearningRecord:
     """What an owner sees of a training, of the last where there were several: the newest tasks (question, answer),
-    newest last; the loss (step, mean since the point before). Apart from JobRecord, which lists and questions read.
+    newest last; the loss (step, mean since the point before); where in the text the segment stands that each task is
+    about, which an older worker does not tell. Apart from JobRecord, which lists and questions read.
     """
 
     tasks: tuple[tuple[str, str], ...] = ()
     losses: tuple[tuple[int, float], ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -310,7 +312,8 @@ class LearningRecord:
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         values = json.loads(text)
-        return cls(**{name: tuple(tuple(one) for one in values[name]) for name in ("tasks", "losses")})
+        names = ("tasks", "losses", "spans")
+        return cls(**{name: tuple(tuple(one) for one in values.get(name, ())) for name in names})
 
 
 @dataclass(frozen=True)

@@ -27,22 +27,27 @@ _PAUSE = re.compile(r"[\s,;:，、；：。．]")  # where a long sentence may b
 _STOP = re.compile(r"[.!?。！？…]\s*")  # where a long line may be
 
 
+Span = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Segment:
-    """`text` is the span itself, `context` at most CONTEXT_CHARS characters before it."""
+    """`text` is the span itself, from character `start` on; `context` at most CONTEXT_CHARS characters before it."""
 
     number: int
     text: str
     context: str
+    start: int = 0
+
+    @property
+    def span(self) -> Span:
+        return self.start, self.start + len(self.text)
 
 
 def segment(text: str) -> list[Segment]:
     """Split `text`; empty where it holds nothing but white space."""
     spans = list(_joined(text, _sentences(text)))
-    return [Segment(number, text[start:end], _context(text, start)) for number, (start, end) in enumerate(spans)]
-
-
-Span = tuple[int, int]
+    return [Segment(number, text[start:end], _context(text, start), start) for number, (start, end) in enumerate(spans)]
 
 
 def _sentences(text: str) -> Iterator[Span]:

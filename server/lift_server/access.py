@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 # For whoever runs it, what the API looks like, the page: no owner, document, adapter or key is named in any of them.
 OPEN_PATHS = frozenset({"/health", "/ready", "/metrics", "/openapi.json", *FILES})
-NO_TOKENS = ("/v1/documents", "/v1/files", "/v1/uploads")  # a POST there asks no engine
+NO_TOKENS = ("/v1/documents", "/v1/files", "/v1/uploads", "/v1/keys")  # a POST there asks no engine
 NO_SECRET = digest_of("")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """`name` is what its windows in Redis are called after: a key's digest."""
+    """`name` is what its windows in Redis are called after: a key's id, so that a new secret begins no new ones."""
 
     owner: str
     name: str
@@ -48,7 +48,7 @@ class Gate:
 
     def __init__(self, redis: Redis, keys: Keys, defaults: LimitSettings) -> None:
         self._redis = redis
-        self._keys = keys
+        self.keys = keys
         self._defaults = defaults
         self._anybody = Caller(DEFAULT_OWNER, "open", defaults)
         self._last: dict[str, Caller] = {}  # by digest: what to count in the same round trip
@@ -56,7 +56,7 @@ class Gate:
     async def admit(self, request: Request) -> tuple[Caller, list[Window]]:
         """InvalidApiKey, ApiKeysRequired, StorageUnavailable; never open because something is away."""
         digest = digest_of(_secret(request))
-        guess = self._last.get(digest) if self._keys.exist else self._anybody
+        guess = self._last.get(digest) if self.keys.exist else self._anybody
         async with self._redis.pipeline() as pipe:
             pipe.get(KEYS_KEY)
             pipe.get(key_redis_key(digest))
@@ -81,8 +81,8 @@ class Gate:
             log.exception("%d tokens could not be charged", tokens)
 
     def _caller(self, request: Request, digest: str, found: str | None, *, are_copied: bool) -> Caller:
-        self._keys.exist = self._keys.exist or are_copied
-        if not self._keys.exist:
+        self.keys.exist = self.keys.exist or are_copied
+        if not self.keys.exist:
             if not is_local(request):
                 raise ApiKeysRequired
             return self._anybody
@@ -92,7 +92,7 @@ class Gate:
         if key is None or key.revoked_s is not None:
             self._last.pop(digest, None)
             raise InvalidApiKey(is_given=digest != NO_SECRET)
-        return Caller(key.owner, digest, key.limits.or_else(self._defaults), key)
+        return Caller(key.owner, key.id, key.limits.or_else(self._defaults), key)
 
 
 class Access:

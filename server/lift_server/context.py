@@ -13,6 +13,7 @@ from lift_config.contract import JobRecord
 from lift_server.convert.converter import Converted
 from lift_server.dialects.dialect import Dialect
 from lift_server.errors import DocumentNotFound
+from lift_server.places import Whereabouts
 from lift_server.question import Json
 from lift_server.state import State
 
@@ -90,6 +91,12 @@ async def full_text(state: State, job: JobRecord) -> str:
 async def converted(state: State, job: JobRecord) -> Converted:
     """The text with its places."""
     return Converted(await full_text(state, job), await state.records.places(job.key))
+
+
+async def whereabouts(state: State, job: JobRecord) -> Whereabouts:
+    """The text is read only where it has headings."""
+    places = await state.records.places(job.key)
+    return Whereabouts(await full_text(state, job) if places.get("headings") else "", places)
 
 
 def last_question(messages: Any) -> str:

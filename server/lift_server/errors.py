@@ -138,6 +138,13 @@ class InvalidApiKey(ApiError):
         super().__init__(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
+class KeyNotFound(ApiError):
+    """Where there are no keys at all, so that whoever asks shows none."""
+
+    def __init__(self) -> None:
+        super().__init__(404, "This server has no API keys, so there is none in use.", code="key_not_found")
+
+
 class ApiKeysRequired(ApiError):
     """Nobody made a key yet, so only this machine is let in."""
 

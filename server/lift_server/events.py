@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from lift_server import documents
+from lift_server.context import whereabouts
 from lift_server.errors import DocumentNotFound, as_api_error
 from lift_server.estimate import foretold
+from lift_server.places import Whereabouts
 from lift_server.schemas import DocumentDeleted, DocumentObject, LearningObject, document_object, learning_object
 from lift_server.state import State
 from lift_server.watch import RECHECK_S
@@ -36,6 +38,7 @@ async def _changes(
     """Looks again every RECHECK_S: a message may be lost, and a document may expire."""
     told: DocumentObject | None = None
     learned: LearningObject | None = None
+    where: Whereabouts | None = None
     while True:
         state.watcher.refuse_stopping()
         changed.clear()
@@ -43,7 +46,8 @@ async def _changes(
         shown = document_object(document, await foretold(state, job))
         yield _event(shown.model_dump_json()) if shown != told else f": {shown.status}\n\n".encode()
         if with_learning:
-            learning = learning_object(document, await state.records.learning(job.key))
+            where = where or await whereabouts(state, job)  # read once: a job's text stays the same
+            learning = learning_object(document, await state.records.learning(job.key), where)
             if learning != learned:
                 yield _event(learning.model_dump_json())
             learned = learning

@@ -44,7 +44,7 @@ async def run(settings: Settings, args: Namespace) -> Told:
             output = _json(_shown(record)) if args.json else ""
             told = Told(output, f"{record.id} ({record.name}) is revoked; answers under way are finished")
         else:
-            records = await keys.all()
+            records = await keys.listed()
             told = Told(_listed(records) if args.json else "\n".join(_line(record) for record in records), "")
     where = f"store: {settings.resolved_store_url}; {ALONE if redis is None else 'Redis: told'}"
     is_done = redis is not None or not settings.redis_url or args.action != "revoke"

@@ -96,7 +96,7 @@ class Index:
     def __init__(self, converted: Converted) -> None:
         self.text = text = converted.text
         self._where = Whereabouts(text, converted.places)
-        self._spans = list(_spans(text))
+        self._spans = [one.span for one in segment(text)]
         self._bm25 = bm25s.BM25()
         found = [words(text[start:end]) for start, end in self._spans]
         self._has_words = any(found)
@@ -156,12 +156,3 @@ def words(text: str) -> list[str]:
 
 def _pairs(run: str) -> list[str]:
     return [run[at : at + 2] for at in range(len(run) - 1)] or [run]
-
-
-def _spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where the segments stand, which are pieces of the text in reading order."""
-    end = 0
-    for one in segment(text):
-        start = text.index(one.text, end)
-        end = start + len(one.text)
-        yield start, end

@@ -37,26 +37,30 @@ def marked(text: str, filename: str) -> str:
 
 
 class Whereabouts:
-    """A text with its places."""
+    """Of a text with its places; the text is not kept."""
 
     def __init__(self, text: str, places: Places) -> None:
-        self._text = text
         self._headings: Sequence[int] = places.get("headings", [])
+        self._names = [_name(text, at) for at in self._headings]
         pages = places.get("pages", [])
         self._starts, self._numbers = [start for start, _ in pages], [number for _, number in pages]
 
     def heading(self, start: int, end: int) -> str | None:
         """The last one before the span's middle: a segment may begin with its heading, or with what was left above."""
         number = bisect_right(self._headings, (start + end) // 2)
-        if not number:
-            return None
-        line = self._text[self._headings[number - 1] :].partition("\n")[0]
-        section = SECTION.match(line)
-        return (section[1] if section else line.strip("# \t"))[:MAX_HEADING_CHARS]
+        return self._names[number - 1] if number else None
 
     def page(self, start: int) -> int | None:
         number = bisect_right(self._starts, start)
         return self._numbers[number - 1] if number else None
+
+
+def _name(text: str, at: int) -> str:
+    """Of the heading there."""
+    end = text.find("\n", at)
+    line = text[at:] if end < 0 else text[at:end]
+    section = SECTION.match(line)
+    return (section[1] if section else line.strip("# \t"))[:MAX_HEADING_CHARS]
 
 
 def _headings(text: str) -> Iterator[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from lift_config.contract import AdapterRecord, DocumentRecord, Failure, JobRecord, LearningRecord, Progress
+from lift_server.places import Whereabouts
 
 Seconds = dict[str, float | None]
 
@@ -186,8 +188,12 @@ class DocumentObject(BaseModel):
 
 
 class TaskObject(BaseModel):
+    """`heading`, the nearest one above, and `page` of what it is about, where the document has such."""
+
     question: str
     answer: str
+    heading: str | None
+    page: int | None
 
 
 class LossObject(BaseModel):
@@ -244,12 +250,18 @@ def document_object(document: DocumentRecord, job: JobRecord) -> DocumentObject:
     )
 
 
-def learning_object(document: DocumentRecord, learning: LearningRecord) -> LearningObject:
+def learning_object(document: DocumentRecord, learning: LearningRecord, where: Whereabouts) -> LearningObject:
+    told = zip_longest(learning.tasks, learning.spans)
     return LearningObject(
         id=document.id,
-        tasks=[TaskObject(question=question, answer=answer) for question, answer in learning.tasks],
+        tasks=[_task_object(question, answer, span, where) for (question, answer), span in told],
         losses=[LossObject(step=step, loss=loss) for step, loss in learning.losses],
     )
+
+
+def _task_object(question: str, answer: str, span: tuple[int, int] | None, where: Whereabouts) -> TaskObject:
+    heading, page = (where.heading(*span), where.page(span[0])) if span else (None, None)
+    return TaskObject(question=question, answer=answer, heading=heading, page=page)
 
 
 def _adapter_version(adapter: AdapterRecord, created_s: float) -> AdapterVersion:
@@ -302,6 +314,17 @@ class KeyObject(BaseModel):
     name: str | None
     created_at: int | None
     limits: dict[str, UseObject]
+
+
+class NewKeyObject(KeyObject):
+    """`key`: the secret, told this once."""
+
+    key: str
+
+
+class KeyRevoked(BaseModel):
+    object: Literal["key.revoked"] = "key.revoked"
+    id: str
 
 
 # ---- models -----------------------------------------------------------------------------------------------

@@ -80,6 +80,16 @@ async def test_tasks_and_loss_are_shown_as_they_come_and_stay(page: Page, front_
         await page.reload()
 
 
+async def test_a_task_says_where_in_the_document_it_is_from(page: Page, front_end: Any, worker: Any) -> None:
+    text = f"# Animals\n\n{TEXT}"
+    document = await front_end.upload(text)
+    await worker.tell(await worker.newest_job(), (QUESTION, "Brisket"), ("And?", "so"), spans=((0, len(text)),))
+    await page.goto(f"{front_end.url}/#{document['id']}")
+    tasks = page.get_by_role("list", name="Newest practice questions").get_by_role("listitem")
+    await expect(tasks).to_have_text(["Question: And?Answer: so", f"Question: {QUESTION}Answer: BrisketFrom: Animals"])
+    assert await violations(page) == []
+
+
 async def test_pasted_text_and_dropped_files_are_documents(page: Page, front_end: Any) -> None:
     give = (
         "(text) => { const given = new DataTransfer(); given.setData('text/plain', text); document.body.dispatchEvent("

@@ -9,6 +9,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import Open, violations
 from tests.browser.steps import QUESTION, TEXT, answers, ask
 from tests.browser.test_journey import open_ready
+from tests.lift_server.holders import holder
 
 LONG = "Donaudampfschifffahrtsgesellschaft" * 4
 LOOKS: dict[str, dict[str, Any]] = {
@@ -34,6 +35,19 @@ async def test_everything_fits_and_axe_finds_nothing(
     await page.get_by_role("button", name="Compare").click()
     await expect(page.locator(".comparison .source")).to_have_count(3)
     await page.get_by_role("button", name="API key").click()
+    await fits(page)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_a_new_key_fits(open_page: Open, front_end: Any, look: str) -> None:
+    mine = await holder(front_end, requests_per_minute=100)
+    page = await open_page(**LOOKS[look])
+    await page.get_by_label("Key", exact=True).fill(mine.secret)
+    await page.get_by_role("button", name="Use this key").click()
+    await page.get_by_role("button", name="API key: in use").click()
+    await page.get_by_role("button", name="Replace this key").click()
+    await page.get_by_role("button", name="Replace it").click()
+    await expect(page.get_by_role("button", name="Copy the new key")).to_be_visible()
     await fits(page)
 
 

@@ -158,10 +158,67 @@ async def test_a_key_is_told_whose_it_is_what_it_may_and_has_used(page: Page, fr
     await expect(dialog.get_by_role("row")).to_have_count(0)
 
 
+async def shown_key(page: Page, front_end: Any, **limits: int) -> Any:
+    """The dialog of a key in use, and its holder."""
+    mine = await holder(front_end, **limits)
+    await mine.upload(TEXT, title="Orvel")
+    await page.reload()
+    await page.get_by_label("Key", exact=True).fill(mine.secret)
+    await page.get_by_role("button", name="Use this key").click()
+    await expect(page.get_by_role("link", name="Orvel")).to_be_visible()
+    await page.get_by_role("button", name="API key: in use").click()
+    return mine
+
+
+async def test_a_key_is_replaced_and_the_new_one_shown_once(page: Page, front_end: Any) -> None:
+    mine = await shown_key(page, front_end)
+    dialog = page.get_by_role("dialog", name="API key")
+    await dialog.get_by_role("button", name="Replace this key").click()
+    sure = page.get_by_role("dialog", name="Replace this key?")
+    await expect(sure.get_by_role("button", name="Keep it")).to_be_focused()
+    assert await violations(page) == []
+    await page.keyboard.press("Escape")
+    assert (await mine.get("/v1/keys/me")).status_code == 200
+    await expect(dialog.get_by_role("button", name="Replace this key")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await sure.get_by_role("button", name="Replace it").click()
+    code = dialog.locator(".fresh code")
+    await expect(code).to_be_focused()
+    new = await code.inner_text()
+    assert await violations(page) == []
+    assert await page.evaluate("Object.values(sessionStorage)") == [new]
+    assert (await mine.get("/v1/keys/me")).status_code == 401
+    await dialog.get_by_role("button", name="Replace this key").click()  # too soon
+    await sure.get_by_role("button", name="Replace it").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("1 new secret per hour")
+    assert await code.inner_text() == new
+    await page.get_by_role("button", name="Use this key").click()  # nothing is typed: the new one stays
+    await expect(dialog).to_be_hidden()
+    assert await page.evaluate("Object.values(sessionStorage)") == [new]
+    assert new not in await page.content()
+    await page.get_by_role("button", name="API key: in use").click()
+    await expect(dialog).to_contain_text(f"({mine.record.id})")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("link", name="Orvel").click()
+    await expect(page.get_by_role("heading", name="Orvel")).to_be_visible()
+
+
+async def test_a_key_is_revoked_and_forgotten(page: Page, front_end: Any) -> None:
+    mine = await shown_key(page, front_end)
+    await page.get_by_role("button", name="Revoke this key").click()
+    await page.get_by_role("dialog", name="Revoke this key?").get_by_role("button", name="Revoke it").click()
+    await expect(page.get_by_role("dialog", name="API key")).to_contain_text("You didn't provide an API key.")
+    await expect(page.get_by_role("button", name="Revoke this key")).to_be_hidden()
+    await expect(page.get_by_role("link", name="Orvel")).to_have_count(0)
+    assert (await mine.get("/v1/keys/me")).status_code == 401
+    assert await page.evaluate("sessionStorage.length") == 0
+
+
 async def test_where_no_key_is_needed_that_is_said(page: Page) -> None:
     await page.get_by_role("button", name="API key").click()
     await expect(page.get_by_role("dialog")).to_contain_text("No key is needed")
-    await expect(page.get_by_role("button", name="Forget the key")).to_be_hidden()
+    for name in ("Forget the key", "Replace this key", "Revoke this key"):
+        await expect(page.get_by_role("button", name=name)).to_be_hidden()
     assert await violations(page) == []
 
 

@@ -56,6 +56,11 @@ def test_context_is_the_text_just_before() -> None:
     assert second.context == first.text
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_segment_knows_where_it_stands(name: str) -> None:
+    assert [TEXTS[name][slice(*one.span)] for one in segment(TEXTS[name])] == [one.text for one in segment(TEXTS[name])]
+
+
 def test_context_begins_with_a_whole_word() -> None:
     last = segment("Extraordinarily " * 100 + "they left. Nobody had expected such a thing to happen.")[-1]
     assert last.context.startswith("Extraordinarily ")

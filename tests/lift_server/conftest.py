@@ -276,9 +276,15 @@ class FakeWorker:
         await self.write(job)
         return job
 
-    async def tell(self, job: JobRecord, *tasks: tuple[str, str], losses: tuple[float, ...] = ()) -> None:
+    async def tell(
+        self,
+        job: JobRecord,
+        *tasks: tuple[str, str],
+        losses: tuple[float, ...] = (),
+        spans: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         """What its owner may see of the training."""
-        told = LearningRecord(tasks, tuple(enumerate(losses, 1)))
+        told = LearningRecord(tasks, tuple(enumerate(losses, 1)), spans)
         await self.redis.set(job_learning_redis_key(job.key), told.to_json())
         await self.redis.publish(CHANGED_CHANNEL, job.key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from openai import AsyncOpenAI
 from tests.lift_server.holders import holder
 from tests.lift_server.test_events import Watcher
 
-from lift_config.contract import job_learning_redis_key
+from lift_config.contract import job_learning_redis_key, places_path
 from lift_server import documents
 from lift_server.writes import write_document
 
@@ -29,11 +30,41 @@ async def test_it_is_there_from_the_first_report_on_and_stays(front_end: Any, wo
     job = await worker.claim(await worker.newest_job())
     await worker.tell(job, TASK, losses=(3.5, 2.25))
     losses = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.25}]
-    told = nothing | {"tasks": [{"question": TASK[0], "answer": TASK[1]}], "losses": losses}
+    task = {"question": TASK[0], "answer": TASK[1], "heading": None, "page": None}
+    told = nothing | {"tasks": [task], "losses": losses}
     assert await learning(front_end, document) == told
     await worker.publish(job)
     assert await learning(front_end, document) == told
     assert "eleven" not in (await front_end.client.get("/v1/documents")).text
+
+
+async def test_each_task_says_where_it_is_from(front_end: Any, worker: Any, store: Any) -> None:
+    """From the places beside the text, of which the worker knows nothing; in the events too."""
+    bees, horn = "# Bees\n\nThe keeper of Orvel keeps eleven bees.\n\n", "# The horn\n\nThree blasts warn the ships."
+    document = await front_end.upload(bees + horn)
+    watcher = Watcher(front_end, document["id"], learning="true")
+    await watcher.told(), await watcher.told()
+    job = await worker.newest_job()
+    spans = ((2, len(bees)), (len(bees), len(bees + horn)))
+    places = {"headings": [0, len(bees)], "pages": [[0, 3], [len(bees), 4]]}
+    (store / places_path(job.key)).write_text(json.dumps(places))
+    await worker.tell(job, TASK, ("How many blasts?", "Three"), ("Of an older worker?", "yes"), spans=spans)
+    tasks = (await learning(front_end, document))["tasks"]
+    assert [(one["heading"], one["page"]) for one in tasks] == [("Bees", 3), ("The horn", 4), (None, None)]
+    assert await watcher.told() == ": queued"
+    assert [one["heading"] for one in (await watcher.told())["tasks"]] == ["Bees", "The horn", None]
+
+
+async def test_of_a_set_it_says_which_document(front_end: Any, worker: Any) -> None:
+    ids = [(await front_end.upload(text, title=title))["id"] for title, text in (("Bees", TEXT), ("Horn", TEXT[:40]))]
+    made = (await front_end.client.post("/v1/documents", json={"document_ids": ids})).json()
+    text = (await front_end.client.get(f"/v1/documents/{made['id']}/content")).text
+    at = text.index('Document "Horn"')
+    await worker.tell(await worker.newest_job(), TASK, TASK, spans=((0, at), (at, len(text))))
+    assert [one["heading"] for one in (await learning(front_end, made))["tasks"]] == [
+        'Document "Bees":',
+        'Document "Horn":',
+    ]
 
 
 async def test_it_goes_with_the_last_document_that_has_it(front_end: Any, worker: Any, redis: Any) -> None:
@@ -80,7 +111,7 @@ async def test_events_tell_it_where_it_is_wanted_and_only_its_news(front_end: An
     job = await worker.newest_job()
     await worker.tell(job, TASK)
     assert await watcher.told() == ": queued"
-    assert (await watcher.told())["tasks"] == [{"question": TASK[0], "answer": TASK[1]}]
+    assert [one["question"] for one in (await watcher.told())["tasks"]] == [TASK[0]]
     await worker.publish(await worker.claim(job))
     objects = []
     while (told := await watcher.told()) != "data: [DONE]":

@@ -33,7 +33,7 @@ def rates(answer: httpx2.Response, kind: str) -> tuple[int, int]:
 
 async def ended(redis: Any, kind: str, one: Holder) -> None:
     """As a minute later."""
-    assert await redis.delete(window_redis_key(kind, one.record.digest)) == 1
+    assert await redis.delete(window_redis_key(kind, one.record.id)) == 1
 
 
 # ---- a minute -----------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ async def test_requests_are_counted_over_all_front_ends(start: Any, redis: Any) 
         assert "x-should-retry" not in answer.headers  # waiting helps
         assert answer.headers["X-Request-Id"]
     assert (await other.get("/v1/models")).status_code == 200
-    assert 0 < await redis.pttl(window_redis_key("requests", mine.record.digest)) <= 60_000
+    assert 0 < await redis.pttl(window_redis_key("requests", mine.record.id)) <= 60_000
     await ended(redis, "requests", mine)
     assert rates(await mine.get("/v1/models"), "requests") == (3, 2)
 
@@ -95,7 +95,7 @@ async def test_tokens_are_charged_when_they_are_known(front_end: Any, redis: Any
     assert [rates(answer, "tokens") for answer in answers] == [(limit, limit), (limit, 1), (limit, 0)]
     assert refusal(answers[2]) == (429, "rate_limit_exceeded", "tokens")
     assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
-    assert int(await redis.get(window_redis_key("tokens", mine.record.digest))) == 2 * ANSWER_TOKENS
+    assert int(await redis.get(window_redis_key("tokens", mine.record.id))) == 2 * ANSWER_TOKENS
     assert (await mine.get("/v1/models")).status_code == 200  # what asks no engine goes on
     assert (await mine.upload(TEXT)).status_code == 200
     await ended(redis, "tokens", mine)
@@ -117,7 +117,7 @@ async def test_who_has_the_end_of_an_answer_has_been_charged(front_end: Any, red
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body"):
-            charged.append(int(await redis.get(window_redis_key("tokens", mine.record.digest)) or 0))
+            charged.append(int(await redis.get(window_redis_key("tokens", mine.record.id)) or 0))
 
     await front_end.app(asked_of_the_app("/v1/chat/completions", mine), receive, send)
     assert charged == [ANSWER_TOKENS]
@@ -149,9 +149,9 @@ async def test_a_stream_that_is_left_is_charged_for_what_came(front_end: Any, en
         await engine.streaming.wait()
     await asyncio.wait_for(engine.aborted.wait(), 5)
     async with asyncio.timeout(5):
-        while not await redis.get(window_redis_key("tokens", mine.record.digest)):
+        while not await redis.get(window_redis_key("tokens", mine.record.id)):
             await asyncio.sleep(0)
-    assert 1 <= int(await redis.get(window_redis_key("tokens", mine.record.digest))) < ANSWER_TOKENS
+    assert 1 <= int(await redis.get(window_redis_key("tokens", mine.record.id))) < ANSWER_TOKENS
 
 
 async def test_settings_stand_in_for_what_a_key_does_not_say(start: Any) -> None:

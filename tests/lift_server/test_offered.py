@@ -65,7 +65,7 @@ async def test_the_tokens_it_tells_are_charged(
     mine = await holder(front_end, tokens_per_minute=1000)
     engine.offers = {"/v1/embeddings": answer}
     assert (await mine.call("POST", "/v1/embeddings", json={"input": "a"})).json() == answer
-    assert int(await redis.get(window_redis_key("tokens", mine.record.digest)) or 0) == charged
+    assert int(await redis.get(window_redis_key("tokens", mine.record.id)) or 0) == charged
 
 
 def test_tokens_in_two_pieces_are_one_number() -> None:

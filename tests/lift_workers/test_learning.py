@@ -10,10 +10,10 @@ from lift_workers.learning import POINTS_KEPT, TASK_CHARS, TASKS_KEPT, Learning
 
 def test_a_short_training_is_told_step_by_step() -> None:
     learning = Learning()
-    learning.sent("Who repairs it?", "Pavel")
+    learning.sent("Who repairs it?", "Pavel", (40, 90))
     for step, loss in ((1, 3.123456), (2, 2.5)):
         learning.trained(step, loss)
-    assert learning.record() == LearningRecord((("Who repairs it?", "Pavel"),), ((1, 3.1235), (2, 2.5)))
+    assert learning.record() == LearningRecord((("Who repairs it?", "Pavel"),), ((1, 3.1235), (2, 2.5)), ((40, 90),))
 
 
 @pytest.mark.parametrize("steps", [99, 100, 101, 12_345])
@@ -33,8 +33,9 @@ def test_a_long_one_in_a_few_points_that_say_the_same(steps: int) -> None:
 def test_only_the_newest_tasks_are_kept_and_no_more_of_them_than_anybody_reads() -> None:
     learning = Learning()
     for number in range(1000):
-        learning.sent(f"{number}? " * TASK_CHARS, "a" * 10_000)
+        learning.sent(f"{number}? " * TASK_CHARS, "a" * 10_000, (number, number + 400))
     record = learning.record()
+    assert record.spans == tuple((n, n + 400) for n in range(1000 - TASKS_KEPT, 1000))
     assert [question.split("?")[0] for question, _ in record.tasks] == [str(n) for n in range(1000 - TASKS_KEPT, 1000)]
     assert {len(text) for task in record.tasks for text in task} == {TASK_CHARS}
     for step in range(10_000):
@@ -43,6 +44,11 @@ def test_only_the_newest_tasks_are_kept_and_no_more_of_them_than_anybody_reads()
 
 
 def test_a_record_survives_json() -> None:
-    record = LearningRecord((('"Who"?', "Ünïcode\n"),), ((1, 0.5), (20, 0.25)))
+    record = LearningRecord((('"Who"?', "Ünïcode\n"),), ((1, 0.5), (20, 0.25)), ((0, 40),))
     assert LearningRecord.from_json(record.to_json()) == LearningRecord.from_json(record.to_json().encode()) == record
-    assert set(json.loads(LearningRecord().to_json())) == {"tasks", "losses"}
+    assert set(json.loads(LearningRecord().to_json())) == {"tasks", "losses", "spans"}
+
+
+def test_a_record_of_an_older_worker_says_nothing_of_where() -> None:
+    old = '{"tasks": [["Who?", "Pavel"]], "losses": []}'
+    assert LearningRecord.from_json(old) == LearningRecord((("Who?", "Pavel"),))

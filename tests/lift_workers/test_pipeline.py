@@ -141,6 +141,8 @@ async def test_tasks_of_both_kinds_reach_the_child_with_the_title() -> None:
     for phase in (Phase.SEGMENT, Phase.SYNTHESIZE, Phase.TRAIN):
         assert last.timeline.seconds(phase) is not None
     assert run.learning.tasks == tuple((task["question"], task["answer"]) for task in tasks)[-TASKS_KEPT:]
+    for (_, answer), (start, end) in zip(run.learning.tasks, run.learning.spans, strict=True):
+        assert TEXT[start:end] in answer  # which quotes its segment
     assert run.learning.losses == tuple((step, 1.0) for step in range(1, len(tasks) + 1))
 
 

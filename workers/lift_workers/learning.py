@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from lift_config.contract import LearningRecord
+from lift_config.segment import Span
 
 TASKS_KEPT = 12
 TASK_CHARS = 500  # of a question, and of an answer; segments have 400, a generator may say more
@@ -19,12 +20,15 @@ class Learning:
 
     def __init__(self) -> None:
         self._tasks: deque[tuple[str, str]] = deque(maxlen=TASKS_KEPT)
+        self._spans: deque[Span] = deque(maxlen=TASKS_KEPT)
         self._points: list[tuple[int, float]] = []
         self._steps_a_point = 1
         self._since: list[float] = []  # the last point
 
-    def sent(self, question: str, answer: str) -> None:
+    def sent(self, question: str, answer: str, span: Span) -> None:
+        """`span`: of the segment that it is about."""
         self._tasks.append((question[:TASK_CHARS], answer[:TASK_CHARS]))
+        self._spans.append(span)
 
     def trained(self, step: int, loss: float) -> None:
         """A point is the mean of its steps; where there are too many, two become one."""
@@ -41,4 +45,5 @@ class Learning:
             self._steps_a_point *= 2
 
     def record(self) -> LearningRecord:
-        return LearningRecord(tuple(self._tasks), tuple((step, round(loss, 4)) for step, loss in self._points))
+        losses = tuple((step, round(loss, 4)) for step, loss in self._points)
+        return LearningRecord(tuple(self._tasks), losses, tuple(self._spans))

@@ -21,7 +21,7 @@ from typing import Any
 from lift_config.contract import JobRecord, SynthesisUsage
 from lift_config.phases import Phase
 from lift_config.recipe import Recipe
-from lift_config.segment import Segment, segment
+from lift_config.segment import Segment, Span, segment
 from lift_workers.cover import own_words
 from lift_workers.generator import Generator, SampleRefused
 from lift_workers.jobs import JobFailed, Report
@@ -135,20 +135,20 @@ class Course:
             return
         telling.start(Phase.SYNTHESIZE)
         for task in stage.cover:
-            await self._send(task, telling)
+            await self._send(task, stage, telling)
         async with aclosing(self._synthesis.tasks(stage.recipe, stage.written.add)) as tasks:
             async for task in tasks:
-                await self._send(task, telling)
+                await self._send(task, stage, telling)
         telling.end(Phase.SYNTHESIZE)
         if not self._tasks:
             raise JobFailed("no_tasks", "No usable question could be written about this document.", retry=False)
         stage.is_sent = True
         await self._trainer.send({"op": "end"})
 
-    async def _send(self, task: SyntheticTask, telling: _Telling) -> None:
+    async def _send(self, task: SyntheticTask, stage: _Stage, telling: _Telling) -> None:
         self._tasks += 1
-        telling.stage_of().tasks += 1
-        self._learning.sent(task.question, task.answer)
+        stage.tasks += 1
+        self._learning.sent(task.question, task.answer, stage.span_of(task))
         message = {"op": "task", "question": task.question, "answer": task.answer, "stand_in": task.stand_in}
         await self._trainer.send(message)
         await telling.progress(synthesis=self._synthesis.usage, tasks=self._tasks)
@@ -207,6 +207,10 @@ class _Stage:
     @property
     def segments(self) -> int:
         return len(self._segments)
+
+    def span_of(self, task: SyntheticTask) -> Span:
+        """Of its segment, in the text."""
+        return self._segments[task.segment].span
 
     @property
     def expected_examples(self) -> int:

@@ -34,7 +34,7 @@ async def store(settings: Settings) -> list[Finding]:
 
 async def keys(settings: Settings) -> list[Finding]:
     url, host = settings.resolved_store_url, settings.server.host
-    records = [] if _is_missing(url) else await Keys(None, open_store(url)).all()
+    records = [] if _is_missing(url) else await Keys(None, open_store(url)).listed()
     active = [record for record in records if record.revoked_s is None]
     if active:
         return [ok("keys", f"{len(active)} API keys are active; listening on {host}")]

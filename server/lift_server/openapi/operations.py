@@ -22,7 +22,7 @@ TAGS = {
     "Documents": "Texts that a small adapter is trained on.",
     "Files": "The same documents, as OpenAI's clients know files; in parts, too.",
     "Ask": "Questions, to a document or to the base model, as OpenAI's and vLLM's clients ask them.",
-    "Keys": "The key that is shown. Keys are made and revoked where the server runs: `lift-serve keys`.",
+    "Keys": "The key that is shown, and no other. Keys are made where the server runs: `lift-serve keys`.",
     "Models": "The base model, and ready documents as models.",
     "Pass-through": "What else the engine may offer for the base model it runs; 404 `not_offered` where it does not.",
     "Operate": "For whoever runs the server. No key is needed.",
@@ -139,6 +139,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/models"): Operation("list_models", "Models", "The base model and the newest 100 ready documents"),
     ("GET", "/v1/models/{model_id}"): Operation("get_model", "Models", "Look at a model", (404,)),
     ("GET", "/v1/keys/me"): Operation("get_key", "Keys", "The key of this request, its limits and their use"),
+    ("POST", "/v1/keys/me/replace"): Operation(
+        "replace_key", "Keys", "Another secret in place of the one this request shows", (404,)
+    ),
+    ("DELETE", "/v1/keys/me"): Operation("revoke_key", "Keys", "Revoke the key of this request", (404,)),
     ("GET", "/health"): Operation(
         "health", "Operate", "This process lives", (500,), answers={JSON: shapes.Health}, is_open=True
     ),

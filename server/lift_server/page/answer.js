@@ -10,7 +10,7 @@ import { content, events } from "./stream.js";
 import { endOf, waterfall } from "./waterfall.js";
 
 const WAITS = {
-  training: "Waiting until the document is learned …",
+  training: "Waiting until it is learned …",
   loading: "Getting ready …",
 };
 

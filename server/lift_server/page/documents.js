@@ -1,29 +1,32 @@
 // The list of documents. In: pages of /v1/documents, and single ones as they change. Out: links, one a document, with
-// its status in words; which one is shown is in the page's address.
+// its status in words, and boxes to choose several by; which one is shown is in the page's address.
 
 import { call } from "./api.js";
 import { button, el } from "./elements.js";
-import { bytes, count, statusOf, titleOf } from "./format.js";
+import { bytes, count, isSet, statusOf, titleOf } from "./format.js";
 import { problem } from "./notices.js";
+import { Together } from "./together.js";
 
 const PAGE = 20;
 const MOST = 100; // the server's largest page
 const AGAIN_MS = 10_000;
 
 export class DocumentList {
-  #shown = new Map(); // by id: { shown, link }, newest first
+  #shown = new Map(); // by id: { shown, item, link }, as they came
   #list = el("ul", { class: "list" });
   #empty = el("p", { class: "hint" }, "None yet.");
   #older = button("Show older ones", () => this.#more(), { class: "wide", hidden: true });
   #trouble = el("div");
   #again;
+  #together;
   #current = null;
   #timer = null;
 
-  // `again` is called where loading failed and is to be tried anew.
-  constructor(host, again) {
+  // `again` is called where loading failed and is to be tried anew, `onSet` with the set of those that were chosen.
+  constructor(host, again, onSet) {
     this.#again = again;
-    host.append(this.#trouble, this.#list, this.#empty, this.#older);
+    this.#together = new Together(() => [...this.#shown.values()].map(({ shown }) => shown), onSet);
+    host.append(this.#trouble, this.#list, this.#empty, this.#older, this.#together.element);
   }
 
   get(id) {
@@ -42,7 +45,8 @@ export class DocumentList {
     let entry = this.#shown.get(given.id);
     if (!entry) {
       entry = { link: el("a", { href: `#${given.id}` }) };
-      this.#list[place](el("li", {}, entry.link));
+      entry.item = el("li", {}, this.#together.box(given), entry.link);
+      this.#list[place](entry.item);
       this.#shown.set(given.id, entry);
     }
     entry.shown = given;
@@ -52,9 +56,15 @@ export class DocumentList {
   }
 
   drop(id) {
-    this.#shown.get(id)?.link.parentElement.remove();
+    this.#shown.get(id)?.item.remove();
     this.#shown.delete(id);
+    this.#together.keep([...this.#shown.keys()]);
     this.#empty.hidden = this.#shown.size > 0;
+  }
+
+  // The sets that this document is in, as far as they are in the list; they go with it.
+  setsOf(id) {
+    return [...this.#shown.values()].map(({ shown }) => shown).filter((one) => one.document_ids?.includes(id));
   }
 
   select(id) {
@@ -65,7 +75,7 @@ export class DocumentList {
   }
 
   #more() {
-    const last = [...this.#shown.keys()].at(-1);
+    const last = this.#list.lastElementChild.querySelector("a").hash.slice(1); // not the last that came
     return this.#load(`/documents?limit=${PAGE}&after=${encodeURIComponent(last)}`, () => {});
   }
 
@@ -77,18 +87,24 @@ export class DocumentList {
         before();
         for (const one of page.data) this.put(one, "append");
       });
+      this.#together.keep([...this.#shown.keys()]);
       this.#older.hidden = !page.has_more;
     } catch (error) {
-      if (error.status === 401) before(); // whoever comes next may be somebody else
+      if (error.status === 401) { // whoever comes next may be somebody else
+        before();
+        this.#together.keep([]);
+      }
       this.#trouble.replaceChildren(problem(error, this.#again));
     }
     this.#empty.hidden = this.#shown.size > 0 || this.#trouble.hasChildNodes();
   }
 
   #keepingFocus(change) {
-    const focused = this.#list.contains(document.activeElement) ? document.activeElement.hash.slice(1) : null;
+    const focused = document.activeElement;
+    const [id] = [...this.#shown].find(([, { item }]) => item.contains(focused)) ?? [];
     change();
-    this.#shown.get(focused)?.link.focus();
+    const item = this.#shown.get(id)?.item;
+    item?.querySelector(focused.localName)?.focus();
   }
 
   #clear() {
@@ -110,9 +126,10 @@ export class DocumentList {
 
 function words(given) {
   const size = given.tokens ? count(given.tokens, "token") : bytes(given.bytes);
+  const facts = isSet(given) ? `${count(given.document_ids.length, "document")} as one · ${size}` : size;
   return [
     el("span", { class: "name" }, titleOf(given)),
-    el("span", { class: "facts" }, chip(given), el("span", { class: "hint" }, size)),
+    el("span", { class: "facts" }, chip(given), el("span", { class: "hint" }, facts)),
   ];
 }
 

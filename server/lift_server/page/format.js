@@ -31,6 +31,11 @@ export function titleOf(shown) {
   return shown.title || shown.filename || "Untitled";
 }
 
+// Whether it is made of several documents.
+export function isSet(shown) {
+  return Boolean(shown.document_ids);
+}
+
 const STATUSES = { queued: "Waiting", training: "Learning", ready: "Ready", failed: "Failed", cancelled: "Stopped" };
 
 export function statusOf(shown) {

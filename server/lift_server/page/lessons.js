@@ -1,5 +1,5 @@
 // What a document is learned with. In: the object of /learning, again and again. Out: the newest tasks, newest first,
-// and the loss; nothing where there is neither.
+// each with the page and heading it is about where there are such, and the loss; nothing where there is neither.
 
 import { curve } from "./curve.js";
 import { el, newId } from "./elements.js";
@@ -23,7 +23,9 @@ export class Lessons {
   }
 }
 
-function item({ question, answer }) {
+function item({ question, answer, heading, page }) {
+  const place = [page && `Page ${page}`, heading?.replace(/:$/, "")].filter(Boolean).join(" · ");
   return el("li", {}, el("p", {}, el("span", { class: "unseen" }, "Question: "), question),
-    el("p", { class: "answered" }, el("span", { class: "unseen" }, "Answer: "), answer));
+    el("p", { class: "answered" }, el("span", { class: "unseen" }, "Answer: "), answer),
+    Boolean(place) && el("p", { class: "place" }, el("span", { class: "unseen" }, "From: "), place));
 }

@@ -10,7 +10,10 @@ import { EXAMPLE, Upload } from "./upload.js";
 import { watch } from "./watching.js";
 
 const byId = (id) => document.getElementById(id);
-const list = new DocumentList(byId("list"), start);
+const list = new DocumentList(byId("list"), start, (set) => {
+  list.put(set);
+  open(set.id);
+});
 const panels = new Map(); // by document id; each keeps its conversation
 let model = ""; // the base model's name in the API
 let leave = () => {};
@@ -58,7 +61,7 @@ function show(isChosen) {
 }
 
 function showDocument(id, isChosen) {
-  const on = { modelName: () => model, document: onDocument, deleted: () => forget(id) };
+  const on = { modelName: () => model, document: onDocument, deleted: () => forget(id), known: list };
   const panel = panels.get(id) ?? new Panel(id, on);
   panels.set(id, panel);
   const known = list.get(id);
@@ -82,9 +85,11 @@ function showDocument(id, isChosen) {
 
 function forget(id) {
   announce("The document is deleted.");
-  panels.get(id)?.close();
-  panels.delete(id);
-  list.drop(id);
+  for (const one of [id, ...list.setsOf(id).map((set) => set.id)]) { // no set outlives one of its documents
+    panels.get(one)?.close();
+    panels.delete(one);
+    list.drop(one);
+  }
   if (location.hash !== `#${id}`) return;
   history.replaceState(null, "", location.pathname + location.search);
   show(false);

@@ -7,10 +7,11 @@ import { confirmed } from "./confirm.js";
 import { chip } from "./documents.js";
 import { download } from "./downloads.js";
 import { button, el } from "./elements.js";
-import { bytes, count, titleOf } from "./format.js";
+import { bytes, count, isSet, titleOf } from "./format.js";
 import { Learning } from "./learning.js";
+import { Members } from "./members.js";
 import { problem } from "./notices.js";
-import { codeDetails, uploadSnippets } from "./snippets.js";
+import { codeDetails, setSnippets, uploadSnippets } from "./snippets.js";
 
 export class Panel {
   #id;
@@ -21,16 +22,20 @@ export class Panel {
   #facts = el("span", { class: "hint" });
   #trouble = el("div"); // of what was done here
   #connection = el("div"); // of watching; gone with the next change
+  #members;
   #learning = new Learning();
+  #upload = codeDetails("Code that uploads this document", () => uploadSnippets(this.#shown));
+  #making = codeDetails("Code that makes this set", () => setSnippets(this.#shown));
   #conversation;
   #stop = button("Stop learning", () => this.#act(() => this.#cancel()));
   #original = button("Download original", () => this.#act(() => this.#downloadOriginal()));
   #adapter = button("Download adapter", () => this.#act(() => this.#downloadAdapter()));
 
-  // `on`: `modelName`, `document` (it changed by what was done here), `deleted`.
+  // `on`: `modelName`, `document` (it changed by what was done here), `deleted`; `known`, the list.
   constructor(id, on) {
     this.#id = id;
     this.#on = on;
+    this.#members = new Members(on.known);
     this.#conversation = new Conversation(id, on.modelName);
     this.element = this.#built();
   }
@@ -43,6 +48,10 @@ export class Panel {
     this.#facts.textContent = factsOf(given);
     this.#stop.hidden = !given.unfinished;
     this.#adapter.hidden = !given.adapter;
+    this.#original.textContent = isSet(given) ? "Download text" : "Download original";
+    this.#upload.hidden = isSet(given);
+    this.#making.hidden = !isSet(given);
+    this.#members.show(given.document_ids);
     this.#learning.show(given);
   }
 
@@ -69,11 +78,12 @@ export class Panel {
       "article",
       { class: "document" },
       el("header", {}, el("div", { class: "title" }, this.#heading, this.#status), this.#facts,
-        el("div", { class: "row actions" }, ...actions)),
+        this.#members.element, el("div", { class: "row actions" }, ...actions)),
       this.#trouble,
       this.#connection,
       this.#learning.element,
-      codeDetails("Code that uploads this document", () => uploadSnippets(this.#shown)),
+      this.#upload,
+      this.#making,
       this.#conversation.element,
     );
   }
@@ -102,10 +112,17 @@ export class Panel {
   async #askAndDelete() {
     const isWanted = await confirmed({
       title: `Delete “${titleOf(this.#shown)}”?`,
-      text: "The document, what was learned of it and this conversation go. This cannot be undone.",
+      text: this.#lost(),
       action: "Delete it",
     });
     if (isWanted) await this.#act(() => this.#delete());
+  }
+
+  #lost() {
+    if (isSet(this.#shown)) return "The set, what was learned of it and this conversation go; its documents stay.";
+    const sets = this.#on.known.setsOf(this.#id).map((one) => `“${titleOf(one)}”`);
+    const alike = sets.length ? ` So does what it was asked together as: ${sets.join(", ")}.` : "";
+    return `The document, what was learned of it and this conversation go.${alike} This cannot be undone.`;
   }
 
   async #delete() {

@@ -23,6 +23,21 @@ print(document.id)
   };
 }
 
+// The one training for all questions that name these `document_ids`.
+export function setSnippets({ document_ids, title }) {
+  const body = { document_ids, title };
+  return {
+    curl: `curl -sS ${address("/documents")}${keyForShell()} \\
+  -H 'Content-Type: application/json' -d @- <<'END'
+${JSON.stringify(body, null, 1)}
+END
+`,
+    python: `${client()}document = client.post("/documents", cast_to=object, body=${json(body)})
+print(document["id"], document["status"])
+`,
+  };
+}
+
 // `body` as it is sent to /v1/chat/completions.
 export function questionSnippets({ model, messages, temperature, document_id, lift }) {
   const body = JSON.stringify({ model, document_id, lift, messages, temperature, stream: true }, null, 1);
@@ -66,7 +81,8 @@ function block(name, text) {
   return el("figure", {}, el("figcaption", {}, el("span", {}, name), copy), el("pre", { tabindex: "0" }, code));
 }
 
-async function copied(copy, code) {
+// The text of `code` to the clipboard; `copy`, the button, says how that went.
+export async function copied(copy, code) {
   try {
     await navigator.clipboard.writeText(code.textContent);
     copy.textContent = "Copied";

@@ -12,6 +12,7 @@ from lift_config.contract import DocumentRecord
 from lift_server import documents
 from lift_server.archive import open_archive
 from lift_server.body import JSON_GROWTH, Form, form_values, media_type, read_form, read_json
+from lift_server.context import whereabouts
 from lift_server.convert.kinds import media_of
 from lift_server.errors import TooLarge, UnsupportedFormat, validated
 from lift_server.estimate import foretold
@@ -103,7 +104,7 @@ async def learning(document_id: str, state: CurrentState, owner: CurrentOwner) -
     """The newest dozen of the tasks that the document is learned with, and the loss in 100 points at most; both of its
     last training, and kept until the document is deleted or Redis is lost."""
     document, job = await documents.find(state, owner, document_id)
-    return learning_object(document, await state.records.learning(job.key))
+    return learning_object(document, await state.records.learning(job.key), await whereabouts(state, job))
 
 
 @router.get("/{document_id}/events")
