@@ -1,5 +1,6 @@
 """Random weights through the whole product: the shape's folder, and a worker that says recorded tasks."""
 
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.lift_workers.tiny import save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from bench_shape import SHAPES, random_model
+from bench_up import WORKER
 from bench_worker import TASK_TOKENS, ReplayGenerator, unfiltered
 from lift_config.recipe import load_recipes
 from lift_workers.generator import Completion
@@ -144,3 +146,8 @@ async def test_a_draft_asks_for_nothing(engine: Babble, generator: ReplayGenerat
     assert await run.stage() == "sketch"
     assert trainer.of("task")
     assert engine.bodies == []
+
+
+def test_the_product_is_started_with_a_worker_that_starts() -> None:
+    done = subprocess.run([*WORKER, "--index", "0", "--help"], capture_output=True, text=True, check=True)
+    assert "one training worker" in done.stdout
