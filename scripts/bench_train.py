@@ -25,20 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from bench_common import TABLES, prepared_model, stated, table, where, write
+from bench_shape import SHAPES, hollow_model, labelled
 from bench_train_loops import Loaded, Loop, Ours, Plan, Reference, Round, now, serve
 from lift_config.machine import SPIN_COUNT
 from lift_config.recipe import load_recipes
 
-SHAPES = {
-    "llama-3-8b": LlamaConfig(
-        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
-        num_attention_heads=32, num_key_value_heads=8, rope_theta=500000.0,
-    ),
-}  # fmt: skip
 MATMUL_SIZE = {"cpu": 2048, "cuda": 8192}
 MATMUL_TRIES = 5
 
@@ -81,7 +75,7 @@ def main() -> None:
     tasks = [json.loads(line) for line in arguments.tasks.read_text("utf-8").splitlines()][: arguments.limit]
     with tempfile.TemporaryDirectory() as folder:
         model = _model(arguments, Path(folder))
-        name = f"{arguments.shape}, random weights: speed only" if arguments.shape else Path(model).name
+        name = labelled(arguments.shape) if arguments.shape else Path(model).name
         measured = where(name) | _accelerator(arguments.device)
         speeds: list[Speed] = []
         for dtype in arguments.dtypes or _fast_dtypes(arguments.device):
@@ -198,16 +192,7 @@ def _model(arguments: argparse.Namespace, folder: Path) -> str:
     """A folder or id that transformers loads."""
     if not arguments.shape:
         return arguments.model or prepared_model().path_or_id
-    return random_model(arguments.shape, arguments.tokenizer or prepared_model().path_or_id, folder)
-
-
-def random_model(shape: str, tokenizer: str, folder: Path) -> str:
-    """A model folder with a single weight: transformers makes up the others, on the device they are wanted on."""
-    config = SHAPES[shape] if shape in SHAPES else AutoConfig.from_pretrained(shape)
-    config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
-    norm = {"model.norm.weight": torch.ones(config.hidden_size)}
-    save_file(norm, folder / "model.safetensors", metadata={"format": "pt"})
+    hollow_model(arguments.shape, arguments.tokenizer or prepared_model().path_or_id, folder)
     return str(folder)
 
 

@@ -2,11 +2,13 @@
 
     .venv/bin/python scripts/bench_ttft.py --lengths 512,1k,2k --runs 2 --together 8 --quality smoke --out ttft
     .venv/bin/python scripts/bench_ttft.py --url http://host:8000 --lengths 1k,8k,32k,128k --out ttft-gpu
+    .venv/bin/python scripts/bench_ttft.py --shape llama-3-8b --tokenizer FOLDER --lengths 1k,4k --out ttft-8b
 
 In: documents (JSON lines: title, text, qa), a running server or none, in which case one is started with its own
 home and ports and the settings of the environment. Each text begins with a sentence of its own, so its content was
 never seen. Cold: the upload, and the moment it is answered the streamed question (it needs the document's id); the
-clock runs from the upload's first byte. Out: docs/benchmarks/<out>.json, .md and .svg, written after every run.
+clock runs from the upload's first byte. With --shape the base model has random weights and the tasks are recorded ones
+(bench_worker.py): speed only. Out: docs/benchmarks/<out>.json, .md and .svg, written after every run.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from typing import Any
 import aiohttp
 from transformers import AutoTokenizer
 
-from bench_common import ROOT, TABLES, Document, prepared_model, read_documents, stated, where, write
+from bench_common import HOME, ROOT, SPEED_ONLY, TABLES, Document, prepared_model, read_documents, stated, where, write
 from bench_product import Client, Json, Memory, RefusedError, product
+from bench_shape import SHAPES, labelled, random_model
 from bench_ttft_report import WORK, Crowd, Run, Together, covered, plot, quality, shifted, tables, uncovered
 
 EVAL = ROOT.parent / "shared" / "eval"
@@ -57,12 +60,13 @@ def main() -> None:
     asyncio.run(bench(_arguments()))
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a running server, without /v1; default: start one")
     parser.add_argument("--home", type=Path, help="of that server, where it runs on this machine: for its memory")
     parser.add_argument("--data", type=Path, nargs="+", default=DATA or [INVENTED])
-    parser.add_argument("--tokenizer", help="that lengths are counted with; default: the bundled base model's")
+    parser.add_argument("--shape", help=f"a base model of random weights: {', '.join(SHAPES)}, or a config.json")
+    parser.add_argument("--tokenizer", help="of --shape, and for lengths; default: the bundled base model's")
     parser.add_argument("--lengths", type=lengths, default=[512, 1024, 2048], help="in tokens: 512,1k,2k")
     parser.add_argument("--runs", type=int, default=1, help="documents of each length")
     parser.add_argument("--recipe", help="default: the server's")
@@ -71,7 +75,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--together", type=int, default=0, help="so many documents of the first length at once")
     parser.add_argument("--quality", nargs="*", default=[], help="evaluate.py's tables of the recipes used")
     parser.add_argument("--out", required=True, help="name of the table below docs/benchmarks")
-    return parser.parse_args()
+    arguments = parser.parse_args(given)
+    if arguments.shape and (arguments.url or arguments.quality):
+        parser.error("--shape starts a server of its own, and random weights have no quality: no --url, no --quality")
+    return arguments
 
 
 def lengths(text: str) -> list[int]:
@@ -81,15 +88,17 @@ def lengths(text: str) -> list[int]:
 
 async def bench(arguments: argparse.Namespace) -> None:
     documents = [document for path in arguments.data for document in read_documents(path)]
-    tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer or prepared_model().path_or_id)
+    words = arguments.tokenizer or prepared_model().path_or_id
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    folder = random_model(arguments.shape, words, HOME / "random") if arguments.shape else None
     no_limit = aiohttp.ClientTimeout(total=None)
     async with (
-        product(arguments.url, arguments.home) as (url, home),
+        product(arguments.url, arguments.home, folder) as (url, home),
         aiohttp.ClientSession(url, timeout=no_limit) as http,
     ):
         client = Client(http, arguments.recipe)
         model = await client.model()
-        measured = where(model)
+        measured = where(labelled(arguments.shape) if arguments.shape else model)
         await cold(client, model, next(texts(documents, tokenizer, WARM_UP_TOKENS)))  # first uses cost more
         runs: list[Run] = []
         for length in arguments.lengths:
@@ -249,10 +258,16 @@ async def together(client: Client, model: str, chosen: Sequence[Text]) -> Togeth
 # ---- the files ----------------------------------------------------------------------------------------------------
 
 
-def report(runs: Sequence[Run], all_: Together | None, measured: dict[str, str], arguments: argparse.Namespace) -> None:
-    command = f"scripts/bench_ttft.py {' '.join(sys.argv[1:])}"
+def report(
+    runs: Sequence[Run],
+    all_: Together | None,
+    measured: dict[str, str],
+    arguments: argparse.Namespace,
+    folder: Path = TABLES,
+) -> None:
+    command, label = f"scripts/bench_ttft.py {' '.join(sys.argv[1:])}", SPEED_ONLY if arguments.shape else ""
     lines = [
-        f"# {arguments.out}: time to first token",
+        f"# {arguments.out}: time to first token{label and f' ({label})'}",
         "",
         f"`{command}`; {stated(measured)}",
         "Cold: the upload, and once it is answered the streamed question, with aiohttp; the clock runs from the",
@@ -260,11 +275,12 @@ def report(runs: Sequence[Run], all_: Together | None, measured: dict[str, str],
         "",
         f"![TTFT against the document's length]({arguments.out}.svg)",
         "",
-        *tables(runs, all_, quality(arguments.quality)),
+        *tables(runs, all_, None if label else quality(arguments.quality)),
     ]
     values = {"where": measured, "command": command, "runs": [asdict(run) for run in runs]}
-    write(arguments.out, values | ({"together": asdict(all_)} if all_ else {}), lines)
-    plot(runs, TABLES / f"{arguments.out}.svg")
+    extra = ({"label": label} if label else {}) | ({"together": asdict(all_)} if all_ else {})
+    write(arguments.out, values | extra, lines, folder)
+    plot(runs, folder / f"{arguments.out}.svg", label)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench_common import TABLES, table
+from bench_common import SPEED_ONLY, TABLES, table
 
 Spans = Mapping[str, Mapping[str, float | None]]
 WAITING = "wait"  # the question waits for the other phases: it explains nothing
@@ -148,7 +148,8 @@ def _answered(column: Mapping[str, Any]) -> str:
 # ---- tables -------------------------------------------------------------------------------------------------------
 
 
-def tables(runs: Sequence[Run], together: Together | None, qualities: Mapping[str, str]) -> Iterator[str]:
+def tables(runs: Sequence[Run], together: Together | None, qualities: Mapping[str, str] | None) -> Iterator[str]:
+    """`qualities` by recipe; None where the weights are random."""
     yield from table(
         ("tokens", "version that answered", "**cold TTFT s**", "as the server says", "in no phase s", "warm TTFT s",
          "context, first s", "context, again s"),
@@ -162,8 +163,7 @@ def tables(runs: Sequence[Run], together: Together | None, qualities: Mapping[st
         yield ""
         yield f"Cold TTFT ≈ {fit.fixed_s:.2f} s + {fit.per_1k_s:.2f} s for 1,000 tokens (R² {fit.r2:.3f})."
     yield ""
-    for recipe in sorted({run.recipe for run in runs}):
-        yield f"Quality of `{recipe}`: {qualities.get(recipe, 'not measured')}."
+    yield from _qualities(runs, qualities)
     yield from _section("Phases of the cold question", "Start and end in seconds from the upload's first byte.")
     yield from table(("tokens", *SHOWN), ([run.tokens, *(_span(run.phases.get(n)) for n in SHOWN)] for run in runs))
     yield from _section("Versions, synthesis, memory", "Time to ready by version; peak resident memory in the run.")
@@ -179,6 +179,14 @@ def tables(runs: Sequence[Run], together: Together | None, qualities: Mapping[st
     yield from _crowds(runs)
     if together:
         yield from _together(together)
+
+
+def _qualities(runs: Sequence[Run], qualities: Mapping[str, str] | None) -> Iterator[str]:
+    if qualities is None:
+        yield f"Quality: none ({SPEED_ONLY}). The tasks trained are recorded ones (`scripts/bench_worker.py`)."
+        return
+    for recipe in sorted({run.recipe for run in runs}):
+        yield f"Quality of `{recipe}`: {qualities.get(recipe, 'not measured')}."
 
 
 def _crowds(runs: Sequence[Run]) -> Iterator[str]:
@@ -231,7 +239,7 @@ def _span(span: Mapping[str, float | None] | None) -> str | None:
 # ---- the plot -----------------------------------------------------------------------------------------------------
 
 
-def plot(runs: Sequence[Run], path: Path) -> None:
+def plot(runs: Sequence[Run], path: Path, label: str = "") -> None:
     """Cold TTFT with its line; what a question costs afterwards; memory. All against the document's length."""
     import matplotlib as mpl
 
@@ -259,6 +267,8 @@ def plot(runs: Sequence[Run], path: Path) -> None:
         axes.set(title=title, xlabel="document, tokens", ylabel=unit, xlim=(0, None), ylim=(0, None))
         if axes.has_data():
             axes.legend()
+    if label:
+        figure.suptitle(label)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

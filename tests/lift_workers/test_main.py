@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from lift_config.settings import Settings
-from lift_workers.__main__ import child_environment
+from lift_workers import pipeline
+from lift_workers.__main__ import _serve, child_environment
+from lift_workers.generator import Generator
+from lift_workers.registry import LookUp
 
 
 @pytest.mark.parametrize(
@@ -21,3 +26,19 @@ def test_each_of_several_workers_sees_its_own_gpu(
     child = child_environment(outside, settings, index)
     assert child.get("CUDA_VISIBLE_DEVICES") == seen
     assert child["PATH"] == "/bin"
+
+
+class Made(Exception):
+    """Instead of a generator: nothing is started then."""
+
+
+async def test_whoever_starts_a_worker_may_bring_its_generator(valkey_url: str, tmp_path: Path) -> None:
+    """As scripts/bench_worker.py does."""
+
+    def make(look_up: LookUp, api_key: str, model_name: str, concurrency: int) -> Generator:
+        raise Made(api_key, model_name, concurrency)
+
+    settings = Settings(home=tmp_path, redis_url=valkey_url, served_name="tiny", engine={"api_key": "k"})  # type: ignore[arg-type] # parsed
+    with pytest.raises(Made) as made:
+        await _serve(settings, 0, make, pipeline.Course)
+    assert made.value.args == ("k", "tiny", settings.worker.synthesis_concurrency)

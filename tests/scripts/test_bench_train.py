@@ -11,7 +11,8 @@ from tests.lift_workers.tiny import save_tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from bench_common import TABLES
-from bench_train import Sizes, cells, random_model, sizes, speed
+from bench_shape import hollow_model
+from bench_train import Sizes, cells, sizes, speed
 from bench_train_loops import IGNORED, Loaded, Ours, Plan, Reference, Round, Step, serve
 
 TASKS = [
@@ -104,7 +105,7 @@ def test_a_loops_process_answers_each_round_until_it_is_told_to_end(plan: Plan) 
 def test_a_shape_becomes_a_model_of_random_weights(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "shape").mkdir()
     AutoConfig.from_pretrained(plan.model).save_pretrained(tmp_path / "shape")
-    folder = random_model(str(tmp_path / "shape" / "config.json"), plan.model, tmp_path / "model")
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    hollow_model(str(tmp_path / "shape" / "config.json"), plan.model, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     assert all(0 < weight.std() < 1 for weight in weights)

@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 
 import bench_ttft
+from bench_common import SPEED_ONLY, where
 from bench_product import Client, Memory, RefusedError, resident_mb
+from bench_shape import labelled
 from bench_ttft_report import Run, Together, covered, line, plot, quality, shifted, tables, uncovered
 from lift_server.launcher.processes import mark, write_marks
 
@@ -108,6 +110,29 @@ def test_the_tables_state_recipe_quality_gaps_and_the_line() -> None:
 
 def test_a_recipe_without_a_table_says_so() -> None:
     assert "Quality of `fast`: not measured." in list(tables([run(1000, 3.0)], None, {}))
+
+
+def test_random_weights_have_no_quality() -> None:
+    text = "\n".join(tables([run(1000, 3.0)], None, None))
+    assert "Quality: none (speed only, random weights)." in text
+    assert "Quality of" not in text
+
+
+@pytest.mark.parametrize("more", [["--url", "http://127.0.0.1:1"], ["--quality", "smoke"]])
+def test_a_shape_goes_with_neither_a_running_server_nor_a_quality(more: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench_ttft._arguments(["--out", "x", "--shape", "llama-3-8b", *more])
+
+
+@pytest.mark.parametrize("shape", ["models/smollm2-135m-instruct/config.json", None])
+def test_random_weights_are_said_in_table_and_json(shape: str | None, tmp_path: Path) -> None:
+    measured = where(labelled(shape) if shape else "smollm2-135m-instruct")
+    bench_ttft.report([run(1000, 3.0)], None, measured, Namespace(out="x", shape=shape, quality=[]), tmp_path)
+    values, text = json.loads((tmp_path / "x.json").read_text()), (tmp_path / "x.md").read_text()
+    plain = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
+    assert values["where"]["model"] == (f"{shape} ({SPEED_ONLY})" if shape else plain)
+    assert values.get("label") == (SPEED_ONLY if shape else None)
+    assert text.startswith(f"# x: time to first token ({SPEED_ONLY})\n" if shape else "# x: time to first token\n")
 
 
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from obstore.store import ObjectStore, from_url
@@ -22,8 +22,10 @@ from redis.backoff import ExponentialBackoff
 
 from lift_config.machine import SPIN_COUNT
 from lift_config.settings import Settings
+from lift_workers import pipeline
+from lift_workers.courses import MakeCourse
 from lift_workers.generator import Generator
-from lift_workers.registry import engines
+from lift_workers.registry import LookUp, engines
 from lift_workers.trainer import Trainer
 from lift_workers.worker import Worker
 
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
 
 CHILD = (sys.executable, "-m", "lift_workers.child")
 
+MakeGenerator = Callable[[LookUp, str, str, int], Generator]
+
 logger = logging.getLogger(__name__)
 
 
-def main() -> None:
+def main(make_generator: MakeGenerator = Generator, make_course: MakeCourse = pipeline.Course) -> None:
+    """What makes generator and courses differs in benchmarks only."""
     parser = argparse.ArgumentParser(prog="python -m lift_workers", description="one training worker")
     parser.add_argument("--index", type=int, default=0, help="counts the workers of this host; picks the GPU")
     index = parser.parse_args().index
@@ -43,7 +48,7 @@ def main() -> None:
     settings = Settings()
     if not settings.redis_url:
         raise SystemExit("lift_workers: REDIS_URL is not set (`lift-serve up` brings a Redis of its own)")
-    asyncio.run(_serve(settings, index))
+    asyncio.run(_serve(settings, index, make_generator, make_course))
 
 
 class Backoff(ExponentialBackoff):
@@ -57,7 +62,7 @@ class Backoff(ExponentialBackoff):
         return super().compute(failures)
 
 
-async def _serve(settings: Settings, index: int) -> None:
+async def _serve(settings: Settings, index: int, make_generator: MakeGenerator, make_course: MakeCourse) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -67,7 +72,7 @@ async def _serve(settings: Settings, index: int) -> None:
         # Without end: a worker waits for its Redis. The cache of adapters is not worth waiting for.
         Redis.from_url(settings.redis_url, retry=Retry(Backoff(), -1), socket_timeout=10) as redis,
         Redis.from_url(settings.redis.blobs_url or settings.redis_url, retry=Retry(Backoff(), 3)) as blobs,
-        Generator(
+        make_generator(
             engines(settings, redis), engine.api_key, settings.model_name, settings.worker.synthesis_concurrency
         ) as generator,
     ):
@@ -80,6 +85,7 @@ async def _serve(settings: Settings, index: int) -> None:
             generator=generator,
             trainer=Trainer(CHILD, settings.worker.stall_s, child_environment(os.environ, settings, index)),
             traces=traces,
+            make_course=make_course,
         )
         await worker.run(stop)
     if traces:

@@ -55,7 +55,8 @@ class StoreIsOut(Exception):
 
 
 class Worker:
-    """`redis` is the control instance, `blobs` the adapters' cache. `make_course` differs in tests only."""
+    """`redis` is the control instance, `blobs` the adapters' cache. `make_course` differs in tests and
+    benchmarks only."""
 
     def __init__(
         self,
