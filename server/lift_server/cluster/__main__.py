@@ -34,6 +34,8 @@ async def _until_stopped(settings: Settings, fleet: Fleet) -> None:
     keeping = asyncio.create_task(keep(settings, fleet))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({keeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        keeping.result()  # raises what it ended with
     keeping.cancel()
     fleet.close()
 
