@@ -114,6 +114,21 @@ class LimitSettings(_Section):
     max_queued: int = Field(100_000, ge=0, description="everybody's documents that wait for training or are in it")
 
 
+class ClusterSettings(_Section):
+    """`lift-serve up --ray`: how many engines and workers, and on what. There `engines` and `workers` do not count."""
+
+    engines_min: int = Field(1, ge=1, description="engines, at least")
+    engines_max: int = Field(1, ge=1, description="engines, at most; more while slo.warm_ttft_s is missed")
+    workers_min: int = Field(1, ge=1, description="workers, at least")
+    workers_max: int = Field(1, ge=1, description="workers, at most; more while documents wait for slo.cold_ttft_s")
+    together: bool = Field(
+        False, description="an engine and a worker on one GPU, split by the two gpu_memory_fraction; as many as engines"
+    )
+    engine_gpus: int = Field(1, ge=0, description="of an engine that is alone on them; none where device is cpu")
+    worker_gpus: int = Field(1, ge=0, description="likewise of a worker")
+    cool_down_s: float = Field(300, ge=0, description="one fewer must have done for so long before one is taken away")
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it once, in a process's `main`, and pass it on."""
 
@@ -151,6 +166,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     slo: SloSettings = SloSettings()
     limits: LimitSettings = LimitSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -200,6 +216,10 @@ class Settings(BaseSettings):
             raise ValueError("engine.max_cpu_loras: must be at least engine.max_loras")
         if self.engine.gpu_memory_fraction + self.worker.gpu_memory_fraction > 1:
             raise ValueError("engine.gpu_memory_fraction + worker.gpu_memory_fraction: more than one GPU")
+        if self.cluster.engines_min > self.cluster.engines_max:
+            raise ValueError("cluster.engines_max: must be at least cluster.engines_min")
+        if self.cluster.workers_min > self.cluster.workers_max:
+            raise ValueError("cluster.workers_max: must be at least cluster.workers_min")
         self._check_registration()
         return self
 

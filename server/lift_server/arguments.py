@@ -18,6 +18,7 @@ LIMITS = {
 }
 MODES = ("adapter", "auto", "context", "hybrid")
 EXAMPLE = 'lift-serve upload report.pdf && lift-serve ask "Who signed it?"'
+CLUSTER = "the hosts of the Ray cluster at ADDRESS; auto: the one that this machine is in"
 LAST = "a document's id; default: the one uploaded last from here to this address"
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -33,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = top.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
-    add("up", help="start Redis, engines, workers and the server on this machine")
+    up = add("up", help="start Redis, engines, workers and the server on this machine")
+    up.add_argument("--ray", default="", metavar="ADDRESS", help=f"engines and workers on {CLUSTER}")
+    down = add("down", help="end what `up --ray` started on a Ray cluster")
+    down.add_argument("--ray", required=True, metavar="ADDRESS", help=CLUSTER)
     add("server", help="only the HTTP front end", add_help=False)
     add("worker", help="only a training worker (--index N)", add_help=False)
     add("engine", help="only a vLLM engine (--index N)", add_help=False)

@@ -136,10 +136,52 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _up(_: argparse.Namespace) -> int:
+def _up(args: argparse.Namespace) -> int:
     from lift_server.launcher.up import run_up
 
-    return run_up(_settings(), os.environ)
+    settings = _settings()
+    if args.ray:
+        check_cluster(settings, is_installed=_has_ray())
+    return run_up(settings, os.environ, ray=args.ray)
+
+
+def _down(args: argparse.Namespace) -> int:
+    import asyncio
+
+    settings = _settings()
+    check_cluster(settings, is_installed=_has_ray())
+    from lift_server.cluster.fleet import Fleet, FleetError
+
+    try:
+        fleet = Fleet(settings, args.ray)
+        fleet.claim()
+        members = fleet.members()
+        asyncio.run(fleet.drain(members))
+    except FleetError as error:
+        raise CommandError(str(error)) from error
+    print(f"ended: {', '.join(member.name for member in members) or 'nothing was there'}")
+    return DONE
+
+
+def _has_ray() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("ray") is not None
+
+
+def check_cluster(settings: Settings, *, is_installed: bool) -> None:
+    """UsageError where another host could not take part."""
+    if not is_installed:
+        raise UsageError("--ray: Ray is not installed: pip install 'lift-serve[ray]'")
+    needed = {
+        "REDIS_URL": settings.redis_url,
+        "store_url": settings.store_url,
+        "engine.api_key": settings.engine.api_key,
+    }
+    if missing := [name for name, value in needed.items() if not value]:
+        raise UsageError(f"--ray: all hosts must share these settings: set {', '.join(missing)}")
+    if settings.engine.urls:
+        raise UsageError("--ray: engine.urls must be empty: the engines are found in Redis")
 
 
 def _ask_server(args: argparse.Namespace) -> int:
@@ -222,7 +264,7 @@ def _settings() -> Settings:
         raise UsageError(f"settings: {os.environ.get('LIFT_CONFIG', 'the environment')}: {error}") from error
 
 
-OPERATING = {"up": _up, "keys": _keys, "dead-letters": _dead_letters, "doctor": _doctor, "mcp": _mcp}
+OPERATING = {"up": _up, "down": _down, "keys": _keys, "dead-letters": _dead_letters, "doctor": _doctor, "mcp": _mcp}
 
 
 if __name__ == "__main__":

@@ -87,10 +87,11 @@ def test_secrets_stand_on_no_command_line(services: dict[str, dict[str, Any]]) -
         assert "secret" not in shown
 
 
-def test_the_example_names_every_variable_that_compose_reads() -> None:
+def test_the_example_names_every_variable_that_compose_files_read() -> None:
     example = (ROOT / "docker" / ".env.example").read_text("utf-8")
     offered = set(re.findall(r"^(\w+)=", example, re.MULTILINE))
-    assert offered == {found[1] for found in VARIABLE.finditer(COMPOSE.read_text("utf-8"))}
+    files = (COMPOSE, COMPOSE.with_name("compose.hosts.yaml"))
+    assert offered == {found[1] for file in files for found in VARIABLE.finditer(file.read_text("utf-8"))}
     assert "docker/.env" in (ROOT / ".gitignore").read_text("utf-8").split()
 
 

@@ -194,3 +194,9 @@ def test_a_registration_that_nobody_could_use_is_refused(engine: dict[str, objec
 
 def test_registered_engines_have_no_address_in_the_settings() -> None:
     assert Settings(engine=REGISTERED).engine_urls == ()
+
+
+@pytest.mark.parametrize("role", ["engines", "workers"])
+def test_a_cluster_has_no_more_at_least_than_at_most(role: str) -> None:
+    with pytest.raises(ValidationError, match=f"cluster.{role}_max: must be at least cluster.{role}_min"):
+        Settings(cluster={f"{role}_min": 3, f"{role}_max": 2})

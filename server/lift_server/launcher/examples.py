@@ -42,14 +42,17 @@ print(answer.choices[0].message.content)
 """
 
 
-def examples(address: str, model: str, seconds: float) -> str:
+def examples(address: str, model: str, seconds: float, ray: str = "") -> str:
+    end = "Ctrl-C stops everything."
+    if ray:
+        end = f"Ctrl-C stops the server. Engines and workers go on until `lift-serve down --ray {ray}`."
     return (
         f"\nready after {seconds:.0f} s: {address}/v1 (model {model})\n"
         f"in a browser: {address}/\n\n"
         f"--- in a shell: upload, look, ask\n{shell_example(address, model)}\n"
         f"--- in Python (pip install openai)\n{python_example(address, model)}\n"
         "For other machines: lift-serve keys create NAME, and each request shows the key (README, API keys).\n"
-        "Ctrl-C stops everything."
+        f"{end}"
     )
 
 

@@ -1,4 +1,5 @@
-"""`lift-serve up`: in: settings; out: Redis, engines, workers and the server, until Ctrl-C or SIGTERM.
+"""`lift-serve up`: in: settings; out: Redis, engines, workers and the server, until Ctrl-C or SIGTERM. With `ray`, a
+cluster's address, engines and workers are there, kept by another process (lift_server.cluster), and outlive this one.
 
 Order: check that nothing is in the way → base model → Redis → everything else at once → wait for /ready.
 """
@@ -34,19 +35,21 @@ POLL_S = 0.25
 
 @dataclass(frozen=True)
 class Commands:
-    """What the parts run; engine and worker get `--index N` too. Tests put small programs here."""
+    """What the parts run; engine and worker get `--index N` too, `cluster` Ray's address. Tests put small programs
+    here."""
 
     base_model: tuple[str, ...] = (sys.executable, "-m", "lift_engine.base_model")
     engine: tuple[str, ...] = (sys.executable, "-m", "lift_engine")
     worker: tuple[str, ...] = (sys.executable, "-m", "lift_workers")
     server: tuple[str, ...] = (sys.executable, "-m", "lift_server")
+    cluster: tuple[str, ...] = (sys.executable, "-m", "lift_server.cluster")
 
 
 class PortInUseError(Exception):
     """An address that the server or an engine shall listen on is taken."""
 
 
-def run_up(settings: Settings, environment: Mapping[str, str], commands: Commands | None = None) -> int:
+def run_up(settings: Settings, environment: Mapping[str, str], commands: Commands | None = None, ray: str = "") -> int:
     """The process's exit code: 0 after an orderly stop, 1 where it could not start."""
     os.umask(0o077)  # documents, logs and adapters are nobody else's business
     screen = Screen(sys.stdout)
@@ -56,8 +59,9 @@ def run_up(settings: Settings, environment: Mapping[str, str], commands: Command
         with sole_user(home):
             for name in end_leftovers(home / "pids.json"):
                 screen.say(f"ended {name}, left over from a run that was killed")
-            check_ports(settings)
-            launch = _Launch(settings, dict(environment), commands or Commands(), screen, Supervisor(home, screen.say))
+            check_ports(settings, ray)
+            supervisor = Supervisor(home, screen.say)
+            launch = _Launch(settings, dict(environment), commands or Commands(), screen, supervisor, ray)
             asyncio.run(_until_stopped(launch))
     except (AlreadyRunningError, PortInUseError, PartFailedError) as error:
         screen.say(f"lift-serve up: {error}")
@@ -65,9 +69,9 @@ def run_up(settings: Settings, environment: Mapping[str, str], commands: Command
     return 0
 
 
-def check_ports(settings: Settings) -> None:
+def check_ports(settings: Settings, ray: str = "") -> None:
     """PortInUseError naming the setting to change."""
-    for address, setting in _listeners(settings):
+    for address, setting in _listeners(settings, ray):
         with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -80,9 +84,9 @@ def check_ports(settings: Settings) -> None:
                 ) from error
 
 
-def _listeners(settings: Settings) -> Iterator[tuple[tuple[str, int], str]]:
+def _listeners(settings: Settings, ray: str) -> Iterator[tuple[tuple[str, int], str]]:
     yield (settings.server.host, settings.server.port), "server.port"
-    if not settings.engine.urls:
+    if not settings.engine.urls and not ray:
         for index in range(settings.engines):
             yield (settings.engine.host, settings.engine.port + index), "engine.port"
 
@@ -96,6 +100,7 @@ class _Launch:
     commands: Commands
     screen: Screen
     supervisor: Supervisor
+    ray: str
     began_s: float = field(default_factory=time.monotonic)
 
 
@@ -131,6 +136,9 @@ def _on_signals(stop: asyncio.Event, launch: _Launch) -> None:
 async def _start(launch: _Launch) -> None:
     settings, environment, screen, supervisor = launch.settings, launch.environment, launch.screen, launch.supervisor
     environment |= shared_environment(settings, environment)
+    if launch.ray:  # before the base model: each host prepares it for itself
+        supervisor.start(Part("cluster", "cluster", (*launch.commands.cluster, launch.ray), dict(environment)))
+        environment |= {"LIFT_ENGINE__REGISTERED": "true", "LIFT_ENGINE__HOST": "127.0.0.1"}
     screen.status("preparing the base model …")
     prepare = Part("base_model", "base_model", launch.commands.base_model, environment)
     environment |= model_environment(await supervisor.run_once(prepare))
@@ -141,13 +149,13 @@ async def _start(launch: _Launch) -> None:
         await _redis_answers(url)
         environment["REDIS_URL"] = url
         screen.say("Redis (embedded Valkey) is started")
-    for part in parts(settings, environment, launch.commands):
+    for part in parts(settings, environment, launch.commands, launch.ray):
         supervisor.start(part)
         screen.say(f"{part.name} is starting; log: {supervisor.log_path(part)}")
     address = own_address(settings.server)
     await _server_ready(address, launch)
     screen.status("")
-    screen.say(examples(address, environment["LIFT_SERVED_NAME"], time.monotonic() - launch.began_s))
+    screen.say(examples(address, environment["LIFT_SERVED_NAME"], time.monotonic() - launch.began_s, launch.ray))
 
 
 def shared_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -170,12 +178,12 @@ def model_environment(prepared: str) -> dict[str, str]:
     }
 
 
-def parts(settings: Settings, environment: Mapping[str, str], commands: Commands) -> list[Part]:
+def parts(settings: Settings, environment: Mapping[str, str], commands: Commands, ray: str = "") -> list[Part]:
     """In starting order; they are stopped in the reverse order."""
-    engines = 0 if settings.engine.urls else settings.engines
+    engines, workers = 0 if settings.engine.urls or ray else settings.engines, 0 if ray else settings.workers
     return [
         *(_numbered("engine", i, commands.engine, environment) for i in range(engines)),
-        *(_numbered("worker", i, commands.worker, environment) for i in range(settings.workers)),
+        *(_numbered("worker", i, commands.worker, environment) for i in range(workers)),
         Part("server", "server", commands.server, environment),
     ]
 
