@@ -248,16 +248,17 @@ ODF_NAMES = " ".join(
 )
 
 
-def opendocument(kind: str, body: str, styles: str = "", manifest: str = "") -> bytes:
-    """`kind`: text, spreadsheet or presentation."""
+def opendocument(
+    kind: str, body: str, styles: str = "", manifest: str = "", more: Mapping[str, str] | None = None
+) -> bytes:
+    """`kind`: text, spreadsheet or presentation. `more`: members that it refers to."""
     content = (
         f"<office:document-content {ODF_NAMES}><office:automatic-styles>{styles}</office:automatic-styles>"
         f"<office:body><office:{kind}>{body}</office:{kind}></office:body></office:document-content>"
     )
     members = {"mimetype": f"application/vnd.oasis.opendocument.{kind}", "content.xml": content}
-    return archive(
-        members | {"META-INF/manifest.xml": f"<manifest:manifest {ODF_NAMES}>{manifest}</manifest:manifest>"}
-    )
+    manifested = f"<manifest:manifest {ODF_NAMES}>{manifest}</manifest:manifest>"
+    return archive({**members, "META-INF/manifest.xml": manifested, **(more or {})})
 
 
 def scan(pages: Sequence[Sequence[Text]]) -> bytes:
