@@ -323,6 +323,18 @@ def test_html() -> None:
     assert cleaned(webpage.read(b"<html><body><svg><title>Icon</title></svg><p>A")) == "A"
 
 
+def test_what_generators_of_manuals_add_to_a_page() -> None:
+    """Signs that link a heading to itself, ways to the pages beside."""
+    page = (
+        "<div class=navheader><table><tr><td>Prev</table></div><p>Next: <a rel=next accesskey=n href=b>The lamp</a></p>"
+        "<h1>The horn<a class=headerlink href='#horn'>¶</a></h1><h2><a href='#two'>§</a>In <a href='#fog'>fog</a></h2>"
+        "<p>Three blasts<a href='#note'>*</a>; see <a accesskey=s href=b>there</a>.<dl><dt>loud<a href='#l'>#</a><dd>It is."
+    )
+    assert cleaned(webpage.read(f"<html>{page}".encode())) == (
+        "The horn\n\nIn fog\n\nThree blasts*; see there.\n\nloud\nIt is."
+    )
+
+
 @pytest.mark.parametrize(
     "content",
     [

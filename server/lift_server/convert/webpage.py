@@ -19,8 +19,11 @@ CHARSET_WITHIN_BYTES = 4096
 UNREAD = (
     "head, script, style, noscript, template, nav, svg, object, iframe, canvas, audio, video, select, button, input, "
     "textarea, dialog, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
-    "[role=contentinfo], [role=banner], body > footer"
+    "[role=contentinfo], [role=banner], body > footer, "
+    ".navheader, .navfooter, p:has(> a[accesskey]:is([rel=next], [rel=prev], [rel=up]))"  # from page to page: DocBook's, Texinfo's
 )
+# Links that may have no words: from a note to its place (some put its number there), from a heading to itself.
+SIGNS = "[role=doc-backlink], :is(h1, h2, h3, h4, h5, h6, dt) a[href^='#']"
 UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 BLOCK = re.compile(
     "address|article|aside|blockquote|body|caption|center|details|div|dl|fieldset|figcaption|figure|footer|form|"
@@ -48,8 +51,8 @@ def text_of(markup: str, *, has_title: bool = True) -> str:
     heading = title.text() if title and not tree.css_first("body h1", default=None) else ""
     for node in tree.css(UNREAD):
         node.decompose()
-    for node in tree.css("[role=doc-backlink]"):
-        if not any(letter.isalnum() for letter in node.text()):  # an arrow; some put the note's number there
+    for node in tree.css(SIGNS):
+        if not any(letter.isalnum() for letter in node.text()):
             node.decompose()
     for node in tree.css("[style]"):
         is_shown = node.css_first(MATH, default=None) is not None  # sites hide it behind a picture of it
