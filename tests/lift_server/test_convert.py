@@ -328,7 +328,8 @@ def test_what_generators_of_manuals_add_to_a_page() -> None:
     page = (
         "<div class=navheader><table><tr><td>Prev</table></div><p>Next: <a rel=next accesskey=n href=b>The lamp</a></p>"
         "<h1>The horn<a class=headerlink href='#horn'>¶</a></h1><h2><a href='#two'>§</a>In <a href='#fog'>fog</a></h2>"
-        "<p>Three blasts<a href='#note'>*</a>; see <a accesskey=s href=b>there</a>.<dl><dt>loud<a href='#l'>#</a><dd>It is."
+        "<p>Three blasts<a href='#note'>*</a>; see <a accesskey=s href=b>there</a>."
+        "<dl><dt>loud<a href='#l'>#</a><dd>It is."
     )
     assert cleaned(webpage.read(f"<html>{page}".encode())) == (
         "The horn\n\nIn fog\n\nThree blasts*; see there.\n\nloud\nIt is."

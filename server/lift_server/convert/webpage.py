@@ -20,7 +20,7 @@ UNREAD = (
     "head, script, style, noscript, template, nav, svg, object, iframe, canvas, audio, video, select, button, input, "
     "textarea, dialog, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
     "[role=contentinfo], [role=banner], body > footer, "
-    ".navheader, .navfooter, p:has(> a[accesskey]:is([rel=next], [rel=prev], [rel=up]))"  # from page to page: DocBook's, Texinfo's
+    ".navheader, .navfooter, p:has(> a[accesskey]:is([rel=next], [rel=prev], [rel=up]))"  # DocBook's and Texinfo's
 )
 # Links that may have no words: from a note to its place (some put its number there), from a heading to itself.
 SIGNS = "[role=doc-backlink], :is(h1, h2, h3, h4, h5, h6, dt) a[href^='#']"
