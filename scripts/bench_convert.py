@@ -186,12 +186,15 @@ def _made() -> Mapping[str, bytes]:
 
 
 def _formulas() -> str:
-    """The roots of a quadratic equation, and a sum, in Office's own words."""
-    b2 = "<m:sSup><m:e><m:r><m:t>b</m:t></m:r></m:e><m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup>"
+    """The roots of a quadratic equation, and a sum, with the properties that Word writes: markitdown wants them."""
+    base, two = "<m:e><m:r><m:t>b</m:t></m:r></m:e>", "<m:sup><m:r><m:t>2</m:t></m:r></m:sup>"
+    b2 = f"<m:sSup><m:sSupPr><m:ctrlPr/></m:sSupPr>{base}{two}</m:sSup>"
     under = f"{b2}<m:r><m:t>-4ac</m:t></m:r>"
     root = f'<m:rad><m:radPr><m:degHide m:val="1"/></m:radPr><m:deg/><m:e>{under}</m:e></m:rad>'
     above = f"<m:num><m:r><m:t>-b±</m:t></m:r>{root}</m:num>"
-    roots = f"<m:r><m:t>x=</m:t></m:r><m:f>{above}<m:den><m:r><m:t>2a</m:t></m:r></m:den></m:f>"
+    roots = (
+        f"<m:r><m:t>x=</m:t></m:r><m:f><m:fPr><m:ctrlPr/></m:fPr>{above}<m:den><m:r><m:t>2a</m:t></m:r></m:den></m:f>"
+    )
     limits = "<m:sub><m:r><m:t>i=1</m:t></m:r></m:sub><m:sup><m:r><m:t>n</m:t></m:r></m:sup>"
     total = f'<m:nary><m:naryPr><m:chr m:val="∑"/></m:naryPr>{limits}<m:e><m:r><m:t>i</m:t></m:r></m:e></m:nary>'
     return "".join(f"<w:p><m:oMath>{one}</m:oMath></w:p>" for one in (roots, total))
