@@ -45,7 +45,7 @@ async def file_text(content: bytes, filename: str | None, param: str, convert: C
 async def plain_text(content: bytes, param: str) -> Converted:
     """The same for UTF-8 that is said to be the text itself: nothing is converted."""
     try:
-        if await asyncio.to_thread(kind_of, content, None) in (Kind.PDF, Kind.ARCHIVE, Kind.RTF):
+        if await asyncio.to_thread(kind_of, content, None) in (Kind.PDF, Kind.ARCHIVE, Kind.TAR, Kind.GZIP, Kind.RTF):
             raise Refused("These are a file's bytes, not its text. Upload the file.", code="unsupported_format")
     except Refused as refused:
         raise _told(refused, param) from refused

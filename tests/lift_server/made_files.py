@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
@@ -30,6 +31,17 @@ def archive(members: Mapping[str, str | bytes]) -> bytes:
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
             file.writestr(name, content)
+    return written.getvalue()
+
+
+def tar(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
+    """Members by their names; what is no file as its TarInfo."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as file:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content) if isinstance(content, bytes) else 0
+            file.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
     return written.getvalue()
 
 
@@ -248,16 +260,17 @@ ODF_NAMES = " ".join(
 )
 
 
-def opendocument(kind: str, body: str, styles: str = "", manifest: str = "") -> bytes:
-    """`kind`: text, spreadsheet or presentation."""
+def opendocument(
+    kind: str, body: str, styles: str = "", manifest: str = "", more: Mapping[str, str] | None = None
+) -> bytes:
+    """`kind`: text, spreadsheet or presentation. `more`: members that it refers to."""
     content = (
         f"<office:document-content {ODF_NAMES}><office:automatic-styles>{styles}</office:automatic-styles>"
         f"<office:body><office:{kind}>{body}</office:{kind}></office:body></office:document-content>"
     )
     members = {"mimetype": f"application/vnd.oasis.opendocument.{kind}", "content.xml": content}
-    return archive(
-        members | {"META-INF/manifest.xml": f"<manifest:manifest {ODF_NAMES}>{manifest}</manifest:manifest>"}
-    )
+    manifested = f"<manifest:manifest {ODF_NAMES}>{manifest}</manifest:manifest>"
+    return archive({**members, "META-INF/manifest.xml": manifested, **(more or {})})
 
 
 def scan(pages: Sequence[Sequence[Text]]) -> bytes:

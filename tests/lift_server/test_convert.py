@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import re
 import zipfile
+from collections.abc import Callable
 from email.message import EmailMessage
 
 import pytest
@@ -319,6 +323,19 @@ def test_html() -> None:
     assert cleaned(webpage.read(b"<html><body><svg><title>Icon</title></svg><p>A")) == "A"
 
 
+def test_what_generators_of_manuals_add_to_a_page() -> None:
+    """Signs that link a heading to itself, ways to the pages beside."""
+    page = (
+        "<div class=navheader><table><tr><td>Prev</table></div><p>Next: <a rel=next accesskey=n href=b>The lamp</a></p>"
+        "<h1>The horn<a class=headerlink href='#horn'>¶</a></h1><h2><a href='#two'>§</a>In <a href='#fog'>fog</a></h2>"
+        "<p>Three blasts<a href='#note'>*</a>; see <a accesskey=s href=b>there</a>."
+        "<dl><dt>loud<a href='#l'>#</a><dd>It is."
+    )
+    assert cleaned(webpage.read(f"<html>{page}".encode())) == (
+        "The horn\n\nIn fog\n\nThree blasts*; see there.\n\nloud\nIt is."
+    )
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -592,6 +609,9 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
     "a wrong name": (pdf([]), "a.docx", Kind.PDF),
     "a PDF behind other bytes": (b"HTTP/1.1 200 OK\r\n\r\n%PDF-1.7\n%\xe2\xe3", None, Kind.PDF),
     "an archive": (docx(""), None, Kind.ARCHIVE),
+    "tar": (made_files.tar({"a.txt": b"x"}), "a.txt", Kind.TAR),
+    "text with a tar's mark": (b"x" * 257 + b"ustar", None, Kind.TEXT),
+    "gzip": (gzip.compress(b"x"), "a.txt", Kind.GZIP),
     "rtf": (RTF, None, Kind.RTF),
     "html": (PAGE.encode(), None, Kind.HTML),
     "xhtml": (b'<?xml version="1.0"?>\n<!-- c -->\n<html xmlns="x"></html>', None, Kind.HTML),
@@ -632,6 +652,17 @@ def test_an_outlook_message_is_called_one() -> None:
     content = b"\xd0\xcf\x11\xe0" + "".join(streams).encode("utf-16-le")
     with pytest.raises(Refused, match=r"an Outlook message \(\.msg\); save it as \.eml"):
         kind_of(content, "a.msg")
+
+
+@pytest.mark.parametrize(("written", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_archives_that_are_not_read_are_called_by_their_names(written: Callable[[bytes], bytes], name: str) -> None:
+    with pytest.raises(Refused, match=f"an? {name} archive. Supported are"):
+        kind_of(written(b"The horn."), "a.txt")
+
+
+@pytest.mark.parametrize("content", [made_files.tar({"a.txt": b"x"}), gzip.compress(b"x")])
+def test_archives_are_given_back_as_bytes(content: bytes) -> None:
+    assert media_of(content, "a.txt") == "application/octet-stream"
 
 
 @pytest.mark.parametrize("name", KINDS)

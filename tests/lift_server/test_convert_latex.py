@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lift_server.convert import latex
-from lift_server.convert.clean import with_places
+from lift_server.convert.clean import cleaned, with_places
 from lift_server.convert.kinds import Kind, kind_of
 
 PAPER = r"""% nobody reads this
@@ -61,6 +61,24 @@ def test_a_reader_sees_text_and_no_commands() -> None:
         "x = 1  % kept",
     ]
     assert [text[at:].partition("\n")[0] for at in places["headings"]] == ["The Light at Karsund", "History", "Stores"]
+
+
+FORMULAS = {
+    r"\frac{a+b}{2c}": "(a + b)/(2c)",
+    r"\left(\dfrac{a}{b}\right)^2": "(a/b)^2",
+    r"\sqrt{x+1} = \sqrt[3]{y}": "sqrt(x + 1) = sqrt[3](y)",
+    r"\sum_{i=1}^{n} i^2": "∑_(i = 1)^n i^2",
+    r"\int_0^\infty e^{-x^{2n}}\,dx": "∫_0^∞ e^(-x^(2n)) dx",
+    r"\frac12 mc^{2}": "1/2 mc^2",
+}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_formulas_keep_what_belongs_together(formula: str) -> None:
+    """(a + b)/c is not a + b/c."""
+    for before, after in ("$$", (r"\[", r"\]"), (r"\begin{equation}", r"\end{equation}")):
+        source = rf"\documentclass{{a}}\begin{{document}}{before}{formula}{after}\end{{document}}"
+        assert cleaned(latex.read(source.encode())) == FORMULAS[formula]
 
 
 @pytest.mark.parametrize(

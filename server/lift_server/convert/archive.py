@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import zipfile
@@ -28,7 +29,8 @@ class Archive:
         self._zip = zipfile.ZipFile(io.BytesIO(content))
         self.members = self._zip.infolist()
         self.names = frozenset(member.filename for member in self.members)
-        _check(self.members, len(content))
+        check_sizes(len(self.members), sum(member.file_size for member in self.members), len(content))
+        _refuse_encrypted(self.members)
         found = MAIN_PART.search(self.bytes_of("[Content_Types].xml"))
         self._office = found[1].decode().lower() if found else ""
         self._is_book = "META-INF/container.xml" in self.names
@@ -38,10 +40,6 @@ class Archive:
     def bytes_of(self, name: str) -> bytes:
         """Empty where there is no such member."""
         return self._zip.read(name) if name in self.names else b""
-
-    def content_of(self, member: zipfile.ZipInfo) -> bytes:
-        """Of several members with one name, too."""
-        return self._zip.read(member)
 
     def xml(self, name: str) -> Element:
         """An empty element where there is no such member."""
@@ -60,7 +58,9 @@ class Archive:
             return opendocument.text_of(self)
         from lift_server.convert import bundle
 
-        return bundle.text_of(self)
+        files = [member for member in self.members if not member.is_dir()]
+        found = [bundle.Member(one.filename, functools.partial(self._zip.read, one)) for one in files]
+        return bundle.text_of(found, "ZIP archive")
 
     def _office_text(self) -> str:
         if self._office in ("wordprocessingml", "ms-word"):
@@ -92,16 +92,18 @@ def attribute(element: Element, name: str) -> str:
     return (qualified or found or [""])[0]
 
 
-def _check(members: list[zipfile.ZipInfo], size_bytes: int) -> None:
+def check_sizes(members: int, unpacked_bytes: int, size_bytes: int) -> None:
     """Before anything is unpacked: zipfile gives no more of a member than it announces, so that can be relied on."""
-    unpacked_bytes = sum(member.file_size for member in members)
-    if len(members) > MAX_MEMBERS:
-        raise Refused(f"The archive has {len(members)} members; at most {MAX_MEMBERS} are read.", code="too_large")
+    if members > MAX_MEMBERS:
+        raise Refused(f"The archive has {members} members; at most {MAX_MEMBERS} are read.", code="too_large")
     if unpacked_bytes > MAX_UNPACKED_BYTES:
         raise too_large("The unpacked file", MAX_UNPACKED_BYTES)
     if unpacked_bytes > max(LARGE_BYTES, MAX_RATIO * size_bytes):
         message = f"The archive unpacks to more than {MAX_RATIO} times its size, as bombs do and documents do not."
         raise Refused(message, code="too_large")
+
+
+def _refuse_encrypted(members: list[zipfile.ZipInfo]) -> None:
     if locked := next((member.filename for member in members if member.flag_bits & 1), None):
         message = f"The file is encrypted ({locked[:255]!r} in it). Save it without a password."
         raise Refused(message, code="encrypted_document")

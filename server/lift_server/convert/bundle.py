@@ -1,4 +1,4 @@
-"""A ZIP of several files → the text of each under its path, in the order of their paths; one document.
+"""A ZIP's or a tar's files → the text of each under its path, in the order of their paths; one document.
 
 Nothing is unpacked to a disk. Members of a kind without text for us (pictures, programs, archives) are passed over and
 named at the end. One that should have text and gives none refuses the whole by name: half a document, silently, would
@@ -8,12 +8,11 @@ be worse.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from lift_server.convert import inner
-from lift_server.convert.archive import Archive
 from lift_server.convert.clean import HEADING
 from lift_server.convert.refusal import Refused
 
@@ -24,51 +23,60 @@ LEFT_BEHIND = re.compile(r"(?:^|/)(?:\.[^./]|__MACOSX/|Thumbs\.db$|desktop\.ini$
 MOST_NAMED = 10  # of what is not read for one reason: a site's hundred pictures are nothing to learn
 
 
-def text_of(archive: Archive) -> str:
-    members = [one for one in archive.members if not one.is_dir() and not LEFT_BEHIND.search(one.filename)]
-    if len(members) > MAX_FILES:
-        raise Refused(f"The ZIP archive holds {len(members)} files; at most {MAX_FILES} are read.", code="too_large")
-    if not members:
-        raise Refused("The ZIP archive holds no files.", code="unsupported_format")
-    for member in members:
-        _check_path(member.filename)
-    return _joined(archive, sorted(members, key=_order))
+Read = Callable[[], bytes]
 
 
-def _check_path(name: str) -> None:
-    if len(name) > MAX_PATH_CHARS or UNUSUAL_PATH.search(name):
-        raise _refused(name, "its path is not one below the archive")
+class Member(NamedTuple):
+    """`content` raises Refused for what is no file, as a link in a tar."""
+
+    name: str
+    content: Read
 
 
-def _order(member: zipfile.ZipInfo) -> list[tuple[int, str]]:
+def text_of(members: Sequence[Member], what: str) -> str:
+    """`what` the archive is, for refusals."""
+    files = [one for one in members if not LEFT_BEHIND.search(one.name)]
+    if len(files) > MAX_FILES:
+        raise Refused(f"The {what} holds {len(files)} files; at most {MAX_FILES} are read.", code="too_large")
+    if not files:
+        raise Refused(f"The {what} holds no files.", code="unsupported_format")
+    for member in files:
+        if len(member.name) > MAX_PATH_CHARS or UNUSUAL_PATH.search(member.name):
+            raise _refused(member.name, what, "its path is not one below the archive")
+    return _joined(sorted(files, key=_order), what)
+
+
+def _order(member: Member) -> list[tuple[int, str]]:
     """Chapter 2 before chapter 10."""
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", member.filename)]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", member.name)]
 
 
-def _joined(archive: Archive, members: Sequence[zipfile.ZipInfo]) -> str:
+def _joined(members: Sequence[Member], what: str) -> str:
     texts: list[str] = []
     unread: list[tuple[str, Refused]] = []
     for member in members:
-        content = _content(archive, member)
         try:
-            text = inner.text_of(content, member.filename)
+            text = _text(member)
         except Refused as refused:
             if refused.code != "unsupported_format":
-                raise _refused(member.filename, refused.message, refused.code) from refused
-            unread.append((member.filename, refused))
+                raise _refused(member.name, what, refused.message, refused.code) from refused
+            unread.append((member.name, refused))
         else:
-            texts += [f"{HEADING}{member.filename}\n\n{text}"] if text.strip() else []
+            texts += [f"{HEADING}{member.name}\n\n{text}"] if text.strip() else []
     if unread and not texts:
         name, why = unread[0]
-        raise _refused(name, why.message) from why
+        raise _refused(name, what, why.message) from why
     return "\n\n".join([*texts, *_named(unread)])
 
 
-def _content(archive: Archive, member: zipfile.ZipInfo) -> bytes:
+def _text(member: Member) -> str:
     try:
-        return archive.content_of(member)
-    except Exception as error:  # zipfile's, of a damaged archive: say which one
-        raise _refused(member.filename, "it is damaged.", "conversion_failed") from error
+        content = member.content()
+    except Refused:
+        raise
+    except Exception as error:  # zipfile's or tarfile's, of a damaged archive: say which one
+        raise Refused("it is damaged.", code="conversion_failed") from error
+    return inner.text_of(content, member.name)
 
 
 def _named(unread: Sequence[tuple[str, Refused]]) -> Iterator[str]:
@@ -80,6 +88,6 @@ def _named(unread: Sequence[tuple[str, Refused]]) -> Iterator[str]:
         yield f"Not read: {', '.join(found[:MOST_NAMED])}{more} ({reason})"
 
 
-def _refused(name: str, why: str, code: str = "unsupported_format") -> Refused:
+def _refused(name: str, what: str, why: str, code: str = "unsupported_format") -> Refused:
     shown = name if len(name) <= MAX_PATH_CHARS else f"{name[:MAX_PATH_CHARS]}…"
-    return Refused(f"{shown!r} in the ZIP archive: {why}", code=code)
+    return Refused(f"{shown!r} in the {what}: {why}", code=code)

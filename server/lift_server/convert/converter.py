@@ -35,6 +35,8 @@ RETRY_S = 5
 NAMES = {
     Kind.PDF: "a PDF",
     Kind.ARCHIVE: "an Office document, EPUB or ZIP archive",
+    Kind.TAR: "a tar archive",
+    Kind.GZIP: "a gzip archive",
     Kind.RTF: "an RTF document",
     Kind.HTML: "HTML",
     Kind.LATEX: "LaTeX",

@@ -1,4 +1,4 @@
-"""A file in a file (a ZIP's, a mail's) → its text, as if it had been uploaded alone, with marks (clean.py)."""
+"""A file in a file (a ZIP's, a tar's, a mail's) → its text, as if it had been uploaded alone, with marks (clean.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from lift_server.convert import legacy
 from lift_server.convert.kinds import Kind, kind_of
 from lift_server.convert.refusal import Refused
 
+NESTED = "it is an archive in an archive; pack its files themselves."
+
 
 def text_of(content: bytes, name: str) -> str:
-    """Refused with the reason, also where it is a ZIP of files, which would have no end."""
+    """Refused with the reason, also where it is an archive of files, which would have no end."""
     try:
         kind = kind_of(content, name)
+        if kind in (Kind.TAR, Kind.GZIP):
+            raise Refused(NESTED, code="unsupported_format")
         if kind is Kind.ARCHIVE:
             return _of_archive(content)
         if kind in (Kind.TEXT, Kind.LEGACY):
@@ -37,5 +41,5 @@ def _of_archive(content: bytes) -> str:
 
     inner = Archive(content)
     if inner.is_bundle:
-        raise Refused("it is an archive in an archive; pack its files themselves.", code="unsupported_format")
+        raise Refused(NESTED, code="unsupported_format")
     return inner.text()

@@ -13,7 +13,8 @@ from lift_server.convert.refusal import Refused
 
 SUPPORTED = (
     "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, LaTeX, e-mail (.eml), subtitles "
-    "(.srt, .vtt), CSV, Jupyter notebooks, text of any kind (Markdown, source code, …), and ZIP archives of these."
+    "(.srt, .vtt), CSV, Jupyter notebooks, text of any kind (Markdown, source code, …), and ZIP, tar and gzip archives "
+    "of these."
 )
 
 
@@ -24,6 +25,8 @@ class Kind(StrEnum):
     LEGACY = "legacy"  # text in another encoding, or UTF-16 without that mark
     PDF = "pdf"
     ARCHIVE = "archive"  # a ZIP: Office documents, OpenDocument, EPUB, or several files
+    TAR = "tarball"
+    GZIP = "gzipped"  # a tar, or a single file
     HTML = "webpage"
     RTF = "rtf"
     LATEX = "latex"
@@ -37,7 +40,9 @@ OLE = b"\xd0\xcf\x11\xe0"
 KNOWN = {
     b"PK\x05\x06": "an empty ZIP archive",
     OLE: "an old Office document (.doc, .ppt, .xls); save it as .docx, .pptx or .xlsx",
-    b"\x1f\x8b": "a gzip archive",
+    b"\xfd7zXZ\x00": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    **{b"BZh%d1AY&SY" % level: "a bzip2 archive" for level in range(1, 10)},
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a RAR archive",
     b"\x89PNG": "an image",
@@ -53,6 +58,7 @@ UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 TELLING_BYTES = 16  # fewer may be anything
 HEAD_BYTES = 16384
+TAR_MARK, TAR_MARK_AT = b"ustar", 257
 PDF_WITHIN_BYTES = 1024  # readers accept that much before %PDF-
 
 HTML_START = re.compile(r"(?:\s|<\?xml[^>]*>|<!--.*?-->)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
@@ -76,6 +82,10 @@ def kind_of(content: bytes, filename: str | None) -> Kind:
         return Kind.ARCHIVE
     if content.startswith(b"{\\rtf"):
         return Kind.RTF
+    if content.startswith(b"\x1f\x8b"):
+        return Kind.GZIP
+    if is_tar(content):
+        return Kind.TAR
     _refuse_known(content)
     return _kind_of_text(content, (filename or "").lower())
 
@@ -85,12 +95,17 @@ def media_of(content: bytes, filename: str | None) -> str:
     kind = kind_of(content, filename)
     if kind is Kind.PDF:
         return "application/pdf"
-    if kind in (Kind.ARCHIVE, Kind.RTF):
+    if kind in (Kind.ARCHIVE, Kind.TAR, Kind.GZIP, Kind.RTF):
         return "application/octet-stream"
     media = "text/markdown" if (filename or "").lower().endswith((".md", ".markdown")) else "text/plain"
     if wide := wide_codec(content):
         return f"{media}; charset={wide}"
     return f"{media}; charset=utf-8" if _is_utf8(content) else media
+
+
+def is_tar(content: bytes) -> bool:
+    """As POSIX and GNU have written them since 1988. A text may have the mark, but no NUL before it."""
+    return content.startswith(TAR_MARK, TAR_MARK_AT) and b"\x00" in content[:TAR_MARK_AT]
 
 
 def is_utf16(content: bytes) -> bool:

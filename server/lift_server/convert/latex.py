@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pylatexenc import latex2text, latexwalker
 from pylatexenc.latex2text import EnvironmentTextSpec, LatexNodes2Text, MacroTextSpec
-from pylatexenc.latexwalker import LatexMacroNode, LatexSpecialsNode, LatexWalkerError
+from pylatexenc.latexwalker import LatexCharsNode, LatexGroupNode, LatexMacroNode, LatexSpecialsNode, LatexWalkerError
 from pylatexenc.macrospec import std_macro
 
-from lift_server.convert import legacy, rows
+from lift_server.convert import formula, legacy, rows
 from lift_server.convert.clean import HEADING
 
 HEADINGS = ("title", "part", "chapter", "section", "subsection", "subsubsection", "paragraph", "subparagraph")
 OWN_LINES = ("author", "date", "caption")
 ASIDES = ("footnote", "thanks")
+FRACTIONS = ("frac", "dfrac", "tfrac", "cfrac")
+SCRIPTS = ("^", "_")
 TABLES = ("tabular", "tabular*", "tabularx", "longtable")
 # By their arguments, which the library does not know of.
 UNREAD = {
@@ -56,6 +59,23 @@ def read(content: bytes) -> str:
     return text if text.strip() else source
 
 
+class _InLine(LatexNodes2Text):  # type: ignore[misc]  # pylatexenc has no types
+    """What stands high or low is in brackets where it is more than one thing: e^(-x)."""
+
+    def nodelist_to_text(self, nodelist: Sequence[Any]) -> str:
+        for before, node in pairwise(nodelist):
+            if isinstance(before, LatexCharsNode) and isinstance(node, LatexGroupNode):
+                node.is_script = before.parsing_state.in_math_mode and before.chars.endswith(SCRIPTS)
+        return str(super().nodelist_to_text(nodelist))
+
+    def group_node_to_text(self, node: Any) -> str:
+        text = str(super().group_node_to_text(node))
+        return formula.grouped(text) if getattr(node, "is_script", False) else text
+
+    def math_node_to_text(self, node: Any) -> str:
+        return "\n".join(formula.line(line) for line in str(super().math_node_to_text(node)).split("\n"))
+
+
 def _text(source: str) -> str:
     listings: list[str] = []
 
@@ -64,7 +84,7 @@ def _text(source: str) -> str:
         return f"\n\n{LISTING.format(len(listings) - 1)}\n\n"
 
     source = _expanded(VERBATIM.sub(put_aside, source))
-    reader = LatexNodes2Text(latex_context=_shown(), math_mode="text", keep_comments=False)
+    reader = _InLine(latex_context=_shown(), math_mode="text", keep_comments=False)
     text: str = reader.latex_to_text(source, latex_context=_known())
     text = BEFORE_STOP.sub(r"\1", LINE_EDGE.sub("", SPACE.sub(" ", text)))
     return LISTED.sub(lambda found: listings[int(found[1])], text)
@@ -84,7 +104,8 @@ def _known() -> Any:
     """How many arguments a command takes."""
     context = latexwalker.get_default_latex_context_db()
     unread = [std_macro(name, "{" * count) for count, names in UNREAD.items() for name in names]
-    context.add_context_category("more commands", prepend=True, macros=[*unread, std_macro("thanks", "{")])
+    fractions = [std_macro(name, "{{") for name in FRACTIONS]
+    context.add_context_category("more commands", prepend=True, macros=[*unread, *fractions, std_macro("thanks", "{")])
     return context
 
 
@@ -95,6 +116,8 @@ def _shown() -> Any:
         **dict.fromkeys(HEADINGS, _last_argument(f"\n\n{HEADING}", "\n\n")),
         **dict.fromkeys(OWN_LINES, _last_argument("\n\n", "\n\n")),
         **dict.fromkeys(ASIDES, _last_argument(" (", ")")),
+        **dict.fromkeys(FRACTIONS, _fraction),
+        "sqrt": _root,
         **dict.fromkeys((*UNREAD_KNOWN, *UNREAD[1], *UNREAD[2]), ""),
         "and": ", ",
     }
@@ -114,6 +137,21 @@ def _last_argument(before: str, after: str) -> Callable[..., str]:
         return f"{before}{text}{after}" if text else ""
 
     return shown
+
+
+def _fraction(node: Any, l2tobj: Any) -> str:
+    """As it stands where an argument is missing."""
+    parts = _arguments(node, l2tobj)
+    return formula.fraction(*parts) if len(parts) == 2 else " ".join(parts)
+
+
+def _root(node: Any, l2tobj: Any) -> str:
+    *degree, inside = _arguments(node, l2tobj) or [""]
+    return formula.root(inside, "".join(degree))
+
+
+def _arguments(node: Any, l2tobj: Any) -> list[str]:
+    return [_inline([one], l2tobj) for one in (node.nodeargd.argnlist if node.nodeargd else []) if one]
 
 
 def _table(node: Any, l2tobj: Any) -> str:

@@ -1,15 +1,16 @@
-"""OpenDocument (ODT, ODS, ODP) → headings, paragraphs, lists, tables, notes; slides and sheets in order.
+"""OpenDocument (ODT, ODS, ODP) → headings, paragraphs with formulas, lists, tables, notes; slides and sheets in order.
 
 Without what was deleted under tracking, comments, and tables of contents, which repeat headings.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
-from lift_server.convert import rows
+from lift_server.convert import mathml, rows
 from lift_server.convert.archive import Archive, attribute, local
 from lift_server.convert.clean import HEADING, PAGE
 from lift_server.convert.refusal import Refused
@@ -29,7 +30,9 @@ def text_of(archive: Archive) -> str:
     content = archive.xml("content.xml")
     styles = [*content.iter(), *archive.xml("styles.xml").iter()]
     lists = {attribute(one, "name"): one for one in styles if local(one) == "list-style"}
-    reading = _Reading(lists, {attribute(one, "name") for one in styles if _is_titles(one)} | {"Title", "Subtitle"})
+    reading = _Reading(
+        archive, lists, {attribute(one, "name") for one in styles if _is_titles(one)} | {"Title", "Subtitle"}
+    )
     blocks: list[str] = []
     for body in (one for one in content if local(one) == "body"):
         for part in body:
@@ -40,7 +43,8 @@ def text_of(archive: Archive) -> str:
 class _Reading:
     """`notes` are those met so far, for the end of the text."""
 
-    def __init__(self, list_styles: dict[str, Element], titles: set[str]) -> None:
+    def __init__(self, archive: Archive, list_styles: dict[str, Element], titles: set[str]) -> None:
+        self._archive = archive
         self._list_styles = list_styles
         self._titles = titles
         self._cells = 0
@@ -104,9 +108,20 @@ class _Reading:
                 yield "\n"
             elif name == "note":
                 yield self._note(child)
+            elif name == "frame":
+                yield self._formula(child)
             elif name not in UNREAD and name not in SHAPES:
                 yield from self._inline(child)
             yield _spaced(child.tail)
+
+    def _formula(self, frame: Element) -> str:
+        """A formula is a file of its own, or stands in the frame."""
+        for one in _named(frame, "object"):
+            part = posixpath.join(posixpath.normpath(attribute(one, "href")), "content.xml")
+            root = next(_named(one, "math"), self._archive.xml(part))
+            if local(root) == "math":
+                return mathml.line(root)
+        return ""
 
     def _note(self, note: Element) -> str:
         number = "".join("".join(one.itertext()) for one in _named(note, "note-citation")).strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -24,6 +24,7 @@ SAME_PLACE = 3.0  # points
 NUMBER = re.compile(r"\d+")
 STOP = re.compile(r"[.!?:;…。！？][\"'”’»)\]]*$")
 ITEM = re.compile(r"(?:[•‣▪◦●■\u2013—*·-]|\(?(?:\d{1,3}|[a-zA-Z])[.)]|\d+(?:\.\d+)+)\s|--?\w")
+TOUCHING = 0.1  # line heights; a space is twice as wide at least
 LEADERS = re.compile(r"[ \t]*(?:\.[ \t]*){5,}")  # between a heading and its page
 HYPHEN = "\x02"  # stands for one at a line's end, until all is read
 HYPHENATED = re.compile(rf"(\w+){HYPHEN}(\w+)")
@@ -50,11 +51,24 @@ class Line:
         return self.top - self.bottom
 
 
+def whole(lines: Sequence[Line]) -> list[Line]:
+    """With those joined that are one: where a link or another font begins, PDFium may end a line within a word."""
+    found: list[Line] = []
+    for line in lines:
+        last = found[-1] if found else None
+        if last and max(abs(last.bottom - line.bottom), abs(last.right - line.left)) < TOUCHING * line.size:
+            text = last.text.replace(HYPHEN, "-") + line.text
+            found[-1] = replace(last, text=text, right=line.right)
+        else:
+            found.append(line)
+    return found
+
+
 def joined(pages: Sequence[Sequence[Line]], recognized: Mapping[int, str] | None = None) -> str:
     """`recognized`: the text of pages that have no lines, by their index."""
     paragraphs: list[str] = []
     usual = median([line.size for page in pages for line in page] or [0])
-    for number, page in enumerate(_without_running_heads(pages), start=1):
+    for number, page in enumerate(_without_running_heads(pages, usual), start=1):
         mark = PAGE.format(number)
         if recognized and number - 1 in recognized:
             paragraphs.append(mark + recognized[number - 1])
@@ -68,15 +82,15 @@ def joined(pages: Sequence[Sequence[Line]], recognized: Mapping[int, str] | None
     return LEADERS.sub(" … ", _with_whole_words("\n\n".join(paragraphs)))
 
 
-def _without_running_heads(pages: Sequence[Sequence[Line]]) -> Iterator[list[Line]]:
+def _without_running_heads(pages: Sequence[Sequence[Line]], usual: float) -> Iterator[list[Line]]:
     """Lines at the same height of three pages or more, not larger than other text, the same but for a number that
     counts the pages. The first of each is kept where it is more than that number: nothing is lost where it is none."""
-    counts = Counter(key for number, page in enumerate(pages) for key in _edge_keys(page, number))
+    counts = Counter(key for number, page in enumerate(pages) for key in _edge_keys(page, number, usual))
     seen: set[str] = set()
     for number, page in enumerate(pages):
         kept = []
         for index, line in enumerate(page):
-            keys = _keys(line, number) if _is_at_edge(index, line, page) else []
+            keys = _keys(line, number) if _is_at_edge(index, line, page, usual) else []
             words = NUMBER.sub("", line.text).strip()
             is_running = any(counts[key] >= REPEATED for key in keys)
             is_number = words != line.text and len(words) <= PAGE_OF
@@ -87,14 +101,16 @@ def _without_running_heads(pages: Sequence[Sequence[Line]]) -> Iterator[list[Lin
         yield kept
 
 
-def _edge_keys(page: Sequence[Line], number: int) -> set[tuple[str, int]]:
-    return {key for index, line in enumerate(page) if _is_at_edge(index, line, page) for key in _keys(line, number)}
+def _edge_keys(page: Sequence[Line], number: int, usual: float) -> set[tuple[str, int]]:
+    edge = [line for index, line in enumerate(page) if _is_at_edge(index, line, page, usual)]
+    return {key for line in edge for key in _keys(line, number)}
 
 
-def _is_at_edge(index: int, line: Line, page: Sequence[Line]) -> bool:
+def _is_at_edge(index: int, line: Line, page: Sequence[Line], usual: float) -> bool:
+    """`usual` counts on a page of code or notes, whose lines are smaller."""
     if EDGE_LINES <= index < len(page) - EDGE_LINES:
         return False
-    return line.size <= (1 + SAME_SIZE) * median(one.size for one in page)
+    return line.size <= (1 + SAME_SIZE) * max(usual, median(one.size for one in page))
 
 
 def _keys(line: Line, page_number: int) -> list[tuple[str, int]]:

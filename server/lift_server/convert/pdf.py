@@ -1,5 +1,5 @@
-"""PDF → the text of its pages, in paragraphs (paragraphs.py), then what was filled into its form. Encrypted: `Refused`;
-scans, also with a stamp on them: as ocr.py can read them.
+"""PDF → its pages' text, by columns (columns.py) in paragraphs (paragraphs.py), then what was filled into its form.
+Encrypted: `Refused`; scans, also with a stamp on them: as ocr.py can read them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from statistics import median
 import pypdfium2
 from pypdfium2 import raw
 
-from lift_server.convert import form, ocr
+from lift_server.convert import columns, form, ocr
 from lift_server.convert.clean import PAGE, cleaned
-from lift_server.convert.paragraphs import HYPHEN, Line, joined
+from lift_server.convert.paragraphs import HYPHEN, Line, joined, whole
 from lift_server.convert.refusal import Refused
 
 END_OF_LINE = (10, 13)
@@ -27,6 +27,7 @@ STAMP_LETTERS = 30  # on a scan by the program that made it, if no other page ha
 PICTURED = 0.6  # of a page's area
 OCR_S = 60.0  # half of the converter's time: the pages of text are worth more than a scan between them
 MAX_OBJECTS = 1000  # on a page that may be a scan, which can be many strips; drawings have more
+WIDE_GAP = 0.7  # of a line's height: more than a space, also in justified text
 SAMPLES = 7  # letters of a line by which its height is told: a bullet or a footnote's mark has another
 
 
@@ -118,14 +119,36 @@ def _lines(page: pypdfium2.PdfPage) -> list[Line]:
     """PDFium ends lines by characters of its own, and puts spaces between words."""
     textpage = page.get_textpage()  # closed with this object
     codes = [raw.FPDFText_GetUnicode(textpage, index) for index in range(textpage.count_chars())]
-    lines = []
+    rows = []
     start = 0
     for index, code in enumerate([*codes, END_OF_LINE[0]]):
         if code in END_OF_LINE or code in HYPHENS:
-            if line := _line(textpage, codes, range(start, index), code in HYPHENS):
-                lines.append(line)
+            if row := _row(textpage, codes, range(start, index), code in HYPHENS):
+                rows.append(row)
             start = index + 1
-    return lines
+    return whole(columns.ordered(rows))
+
+
+def _row(textpage: pypdfium2.PdfTextPage, codes: list[int], span: range, is_hyphenated: bool) -> columns.Row | None:
+    line = _line(textpage, codes, span, is_hyphenated)
+    if line is None:
+        return None
+    spaces = [index for index in span[1:-1] if chr(codes[index]).isspace() and not chr(codes[index - 1]).isspace()]
+    gaps = [index for index in spaces if _is_wide(textpage, codes, index, span, line.size)]
+    if len(gaps) != 1:
+        return columns.Row(line, None)
+    first, second = range(span.start, gaps[0]), range(gaps[0], span.stop)
+    left = _line(textpage, codes, first, is_hyphenated=False)
+    right = _line(textpage, codes, second, is_hyphenated)
+    return columns.Row(line, (left, right) if left and right else None)
+
+
+def _is_wide(textpage: pypdfium2.PdfTextPage, codes: list[int], index: int, span: range, size: float) -> bool:
+    """The gap that begins at a space."""
+    after = next((one for one in span[index - span.start :] if not chr(codes[one]).isspace()), None)
+    if after is None:
+        return False
+    return _box(textpage, after)[0] - _box(textpage, index - 1)[2] > WIDE_GAP * size
 
 
 def _line(textpage: pypdfium2.PdfTextPage, codes: list[int], span: range, is_hyphenated: bool) -> Line | None:

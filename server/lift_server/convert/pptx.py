@@ -1,11 +1,11 @@
-"""PPTX → slides in order: title, text, tables, charts, diagrams, then the speaker's notes."""
+"""PPTX → slides in order: title, text with formulas, tables, charts, diagrams, then the speaker's notes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from xml.etree.ElementTree import Element
 
-from lift_server.convert import graphics, rows
+from lift_server.convert import graphics, omml, rows
 from lift_server.convert.archive import Archive, attribute, local
 from lift_server.convert.clean import HEADING, PAGE
 from lift_server.convert.package import main_part, related, targets
@@ -70,9 +70,13 @@ def _paragraphs(element: Element) -> list[str]:
     return [text for text in found if text]
 
 
-def _runs(paragraph: Element) -> Iterator[str]:
-    for one in paragraph.iter():
-        if local(one) == "t":
+def _runs(element: Element) -> Iterator[str]:
+    for one in element:
+        if one.tag in omml.NAMES:
+            yield omml.line(one)
+        elif local(one) == "t":
             yield one.text or ""
         elif local(one) in ("br", "tab"):
             yield " "
+        elif local(one) != "Fallback":
+            yield from _runs(one)

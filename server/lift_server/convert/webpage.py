@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from xml.etree.ElementTree import Element, TreeBuilder
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from lift_server.convert import legacy, rows
+from lift_server.convert import legacy, mathml, rows
 from lift_server.convert.clean import HEADING
 from lift_server.convert.kinds import is_utf16
 
@@ -17,9 +18,12 @@ CHARSET = re.compile(
 CHARSET_WITHIN_BYTES = 4096
 UNREAD = (
     "head, script, style, noscript, template, nav, svg, object, iframe, canvas, audio, video, select, button, input, "
-    "textarea, dialog, annotation, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
-    "[role=contentinfo], [role=banner], body > footer"
+    "textarea, dialog, rp, [hidden], [aria-hidden=true], [role=navigation], [role=search], "
+    "[role=contentinfo], [role=banner], body > footer, "
+    ".navheader, .navfooter, p:has(> a[accesskey]:is([rel=next], [rel=prev], [rel=up]))"  # DocBook's and Texinfo's
 )
+# Links that may have no words: from a note to its place (some put its number there), from a heading to itself.
+SIGNS = "[role=doc-backlink], :is(h1, h2, h3, h4, h5, h6, dt) a[href^='#']"
 UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 BLOCK = re.compile(
     "address|article|aside|blockquote|body|caption|center|details|div|dl|fieldset|figcaption|figure|footer|form|"
@@ -28,6 +32,7 @@ BLOCK = re.compile(
 HEADINGS = re.compile("h[1-6]")
 LINE = re.compile("li|dt|dd|br")
 IN_LAYOUT = "h1, h2, h3, h4, ul, ol, pre, form"  # a table that holds one of these lays out a page
+MATH = "math"
 SPACE = re.compile(r"\s+")
 
 
@@ -46,11 +51,12 @@ def text_of(markup: str, *, has_title: bool = True) -> str:
     heading = title.text() if title and not tree.css_first("body h1", default=None) else ""
     for node in tree.css(UNREAD):
         node.decompose()
-    for node in tree.css("[role=doc-backlink]"):
-        if not any(letter.isalnum() for letter in node.text()):  # an arrow; some put the note's number there
+    for node in tree.css(SIGNS):
+        if not any(letter.isalnum() for letter in node.text()):
             node.decompose()
     for node in tree.css("[style]"):
-        if UNSEEN.search(node.attributes.get("style") or ""):
+        is_shown = node.css_first(MATH, default=None) is not None  # sites hide it behind a picture of it
+        if UNSEEN.search(node.attributes.get("style") or "") and not is_shown:
             node.decompose()
     body = _Reading().of(tree.body) if tree.body else ""
     heading = SPACE.sub(" ", heading).strip()
@@ -86,6 +92,8 @@ class _Reading:
             self.lines += [*node.text().strip("\n").splitlines(), ""]
         elif tag == "table" and not _is_layout(node):
             self.lines += [*_table(node), ""]
+        elif tag == MATH:
+            self.line.append(mathml.line(_element(node)))
         elif HEADINGS.fullmatch(tag):
             self.heading = HEADING
         elif tag == "ul":
@@ -124,13 +132,13 @@ class _Reading:
 
 def _walk(root: LexborNode) -> Iterator[tuple[LexborNode, bool]]:
     """Each node at its beginning and its end, in a loop: pages nest deeper than Python's stack. The inside of what
-    is read as a whole (`pre`, a table of data) is left out."""
+    is read as a whole (`pre`, a formula, a table of data) is left out, but for the root's."""
     node: LexborNode | None = root
     depth = 0
     while node is not None:
         yield node, False
-        is_whole = node.tag == "pre" or (node.tag == "table" and not _is_layout(node))
-        if node.child is not None and not is_whole:
+        is_whole = node.tag in ("pre", MATH) or (node.tag == "table" and not _is_layout(node))
+        if node.child is not None and not (is_whole and depth):
             node, depth = node.child, depth + 1
             continue
         yield node, True
@@ -159,6 +167,19 @@ def _table(table: LexborNode) -> Iterator[str]:
             yield rows.line(cells[1:], cells[:1])
         elif any(cells):
             yield rows.line(cells, header)
+
+
+def _element(root: LexborNode) -> Element:
+    """The same as XML, which formulas are elsewhere."""
+    building = TreeBuilder()
+    for node, is_end in _walk(root):
+        if node.is_text_node:
+            building.data(node.text_content or "" if not is_end else "")
+        elif is_end:
+            building.end(node.tag or "")
+        else:
+            building.start(node.tag or "", {name: value or "" for name, value in node.attributes.items()})
+    return building.close()
 
 
 def _cell(cell: LexborNode) -> str:
