@@ -69,10 +69,9 @@ class Hosts:
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Its output goes to a file in the host's home, named after the command."""
-        inside = ["unshare", "--uts", "--mount", "sh", "-c", ENTER, name, str(self.home(name) / "ray"), *command]
         with (self.home(name) / f"{Path(command[0]).name}.log").open("ab") as log:
             process = subprocess.Popen(
-                ["ip", "netns", "exec", _space(name), *inside],
+                self._inside(name, command),
                 env={**environment, "LIFT_HOME": str(self.home(name))},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -83,9 +82,8 @@ class Hosts:
         return process
 
     def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> str:
-        inside = ["unshare", "--uts", "--mount", "sh", "-c", ENTER, name, str(self.home(name) / "ray"), *command]
         done = subprocess.run(
-            ["ip", "netns", "exec", _space(name), *inside],
+            self._inside(name, command),
             env={**environment, "LIFT_HOME": str(self.home(name))},
             capture_output=True,
             text=True,
@@ -100,6 +98,10 @@ class Hosts:
 
     def plug(self, name: str) -> None:
         _ip("link", "set", _cable(name), "up")
+
+    def _inside(self, name: str, command: Sequence[str]) -> list[str]:
+        enter = ("unshare", "--uts", "--mount", "sh", "-c", ENTER, name, str(self.home(name) / "ray"))
+        return ["ip", "netns", "exec", _space(name), *enter, *command]
 
     def _remove(self) -> None:
         spaces = _told("ip", "netns", "list").split()

@@ -27,7 +27,7 @@ from lift_config.settings import Settings
 from lift_engine.base_model import prepare
 
 OWNERS = ("ada", "bert", "cleo")
-START_S, CHANGE_S, REST_S = 900, 900, 900
+START_S, CHANGE_S, REST_S = 900, 900, 1800
 BEFORE = 3  # documents that are ready before the first change: their adapters are looked for again
 ENVIRONMENT = {
     "LIFT_CPU_DTYPE": "float32",  # one adapter says the same whatever else is computed
