@@ -21,6 +21,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from lift_config.logs import LogFormat
 from lift_config.recipe import load_recipes
 
 ADDRESS = re.compile(r"https?://(?:\[[0-9a-fA-F:.]+\]|[^\s/:@?#\[\]]+)(?::(?P<port>\d{1,5}))?/?")
@@ -159,6 +160,7 @@ class Settings(BaseSettings):
     engines: int = Field(1, ge=1, description="vLLM engines started on this machine, one per GPU")
     workers: int = Field(1, ge=1, description="training workers started on this machine, one per GPU")
     recipe: str = Field("balanced", description="how a document is trained unless its upload says otherwise")
+    log_format: LogFormat = Field("text", description="of our processes' logs; json: one object a line")
     otlp_endpoint: str = Field("", description="OTLP over HTTP, http://…/v1/traces; empty: no traces")
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()

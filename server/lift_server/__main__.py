@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 from contextlib import suppress
-from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
 
+from lift_config.logs import log_to_stderr
 from lift_config.settings import Settings
 from lift_server.app import create_app
 from lift_server.heads import BoundedProtocol
@@ -18,11 +17,12 @@ from lift_server.middleware import WithRequestId
 
 GRACE_S = 20  # answers under way at SIGTERM may finish within this; `lift-serve up` gives a part 25
 START_FAILED = 3  # as uvicorn's own command says it
+LOG_TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, handlers=[log_handler(sys.stderr)])
     settings = Settings()
+    log_to_stderr(settings.log_format, LOG_TEXT, WithRequestId())
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -40,14 +40,6 @@ def main() -> None:
         server.run()
     if not server.started:
         sys.exit(START_FAILED)
-
-
-def log_handler(stream: TextIO) -> logging.Handler:
-    """Every line says which request it is about."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s]: %(message)s"))
-    handler.addFilter(WithRequestId())
-    return handler
 
 
 class _Server(uvicorn.Server):

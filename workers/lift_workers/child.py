@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import logging
 import os
 import queue
 import signal
@@ -22,7 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_log
 
+from lift_config.logs import log_to_stderr
 from lift_config.machine import cpu_dtype
 from lift_config.settings import Settings
 from lift_workers.session import Inbox, Message, Session
@@ -38,8 +39,10 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not land between the events
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed supervisor can't close our stdin in a step
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings()
+    log_to_stderr(settings.log_format, "%(asctime)s %(levelname)s %(name)s %(message)s")
+    transformers_log.disable_default_handler()
+    transformers_log.enable_propagation()  # to ours: its lines look alike then
     trainer = load(settings)
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
