@@ -25,7 +25,7 @@ IDS = {
 
 
 def log_to_stderr(log_format: LogFormat, text: str, *filters: logging.Filter) -> None:
-    """This process's log from INFO on; as JSON with what Python would write there: warnings, and how the process ends."""
+    """This process's log from INFO on; as JSON with what Python itself would write: warnings, how the process ends."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format, text))
     for one in filters:

@@ -6,10 +6,10 @@ In: Settings, Ray's address. It keeps nothing of its own: the next one finds wha
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 
+from lift_config.logs import log_to_stderr
 from lift_config.settings import Settings
 from lift_server.cluster.fleet import Fleet, FleetError
 from lift_server.cluster.keep import keep
@@ -17,8 +17,8 @@ from lift_server.launcher.up import Commands
 
 
 def main(commands: Commands | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
+    log_to_stderr(settings.log_format, "%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         fleet = Fleet(settings, sys.argv[1], commands)
         asyncio.run(_until_stopped(settings, fleet))
