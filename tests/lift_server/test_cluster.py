@@ -22,6 +22,8 @@ from lift_server.cluster.keeper import Member, as_variables, node_environment, p
 from lift_server.exits import UsageError
 from lift_server.launcher.up import Commands
 
+pytestmark = pytest.mark.timeout(240)  # starting Ray's processes takes as long as the machine is busy
+
 ENGINE, OTHER, WORKER = Member("engine", 0), Member("engine", 1), Member("worker", 0)
 MODEL = {"path_or_id": "/a/folder", "revision": "r1", "served_name": "smol"}
 TELL = "import json, os, sys, time; print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ)]), flush=True);"
