@@ -126,7 +126,11 @@ def log(home: Path, member: Member, but: Sequence[int] = ()) -> list[Any]:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Not one that has ended and only waits for its new parent, Ray's, to ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 async def test_they_outlive_their_driver_and_the_next_one_finds_and_drains_them(
