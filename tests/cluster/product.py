@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -83,7 +84,7 @@ class Cluster:
         for name in OTHERS:
             self._ray(name, *start, f"--address={head}", f"--num-cpus={CPUS}")
         for name in (FIRST, *OTHERS):  # else the first one there has all
-            until(lambda name=name: self.ray_starts(name), START_S)
+            until(partial(self.ray_starts, name), START_S)
 
     def ray_starts(self, name: str) -> int:
         """How often a host has joined."""
