@@ -112,7 +112,7 @@ async def _running(settings: Settings) -> AsyncIterator[State]:
             watcher.run(),
             documents.sweep_for_ever(state),
             gauges.count_for_ever(state),
-            janitor.clean_for_ever(records, engine, blobs, hotload.is_in_use),
+            janitor.clean_for_ever(settings, records, engine, blobs, hotload.is_in_use),
         ):
             task = asyncio.create_task(work)
             resources.push_async_callback(_stop, task)

@@ -114,10 +114,11 @@ async def sweep_for_ever(state: State) -> None:
 
 
 async def sweep(state: State) -> None:
-    """One that cannot be deleted now keeps no other from it."""
-    start = 0
+    """One that cannot be deleted now keeps no other from it. By this machine's clock and by Redis's: one of them may
+    have jumped, and a deletion cannot be taken back."""
+    start, now_s = 0, min(time.time(), await state.records.now_s())
     while ids := await state.records.ids(None, start=start, count=BATCH, newest_first=False):
-        expired = [d for d in await state.records.documents(ids) if d is not None and d.is_expired(time.time())]
+        expired = [d for d in await state.records.documents(ids) if d is not None and d.is_expired(now_s)]
         removed = [await _removed(state, document) for document in expired]
         start += len(ids) - sum(removed)
 

@@ -27,11 +27,12 @@ from lift_config.contract import (
     places_path,
     text_path,
 )
+from lift_config.settings import Settings
 from lift_server.engine import Engine
 from lift_server.errors import ApiError, StorageUnavailable
 from lift_server.records import Records
 from lift_server.recover import is_sound
-from lift_server.store import store_now_s, unreadable_is_left_alone
+from lift_server.store import clear_half_written, store_now_s, unreadable_is_left_alone
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,15 @@ EVERY_S = YOUNG_S = 3600.0
 Unnamed = Callable[[Records, str], Awaitable[bool]]
 
 
-async def clean_for_ever(records: Records, engine: Engine, blobs: Redis, is_in_use: Callable[[str], bool]) -> None:
+async def clean_for_ever(
+    settings: Settings, records: Records, engine: Engine, blobs: Redis, is_in_use: Callable[[str], bool]
+) -> None:
     """FIRST_S after the start, when an engine that was started too is up, and every EVERY_S."""
     await asyncio.sleep(FIRST_S)
     while True:
         try:
             await clean(records)
+            await clean_half_written(settings, records)
             await clean_engines(records, engine, is_in_use)
             await clean_blobs(records, blobs)
         except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
@@ -78,6 +82,14 @@ async def _deleted(records: Records, folder: str, name: str, unnamed: Unnamed) -
         for path in _paths(folder, name):
             await records.discard(path)
     return True
+
+
+async def clean_half_written(settings: Settings, records: Records, young_s: float = YOUNG_S) -> int:
+    """How many objects went that were never whole. By the store's own clock."""
+    before_s = await store_now_s(records.store) - young_s
+    if deleted := await asyncio.to_thread(clear_half_written, settings, before_s):
+        log.info("%d half-written objects deleted", deleted)
+    return deleted
 
 
 async def clean_engines(records: Records, engine: Engine, is_in_use: Callable[[str], bool]) -> int:

@@ -158,6 +158,11 @@ class Records:
         entries = await self.redis.xrange(stream, count=most) or []
         return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields] + [str(key) for key in turns]
 
+    async def now_s(self) -> float:
+        """By Redis's clock."""
+        seconds, microseconds = await self.redis.time()
+        return float(seconds + microseconds / 1e6)
+
     async def workers(self) -> int:
         """How many hold a lease."""
         return len([key async for key in self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)])

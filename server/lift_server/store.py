@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ from lift_server.errors import StoreFull, StoreUnavailable
 log = logging.getLogger(__name__)
 
 ANSWER_S = 30.0  # for one object of what a request may bring
+HALF_WRITTEN = re.compile(r".+#\d+")
 NO_OBJECT = "ready"  # asked for, and not found, in a store that answers
 
 
@@ -66,6 +68,26 @@ async def store_now_s(store: ObjectStore) -> float:
     return (await obstore.head_async(store, CLOCK_PATH))["last_modified"].timestamp()
 
 
+def clear_half_written(settings: Settings, before_s: float) -> int:
+    """How many objects went that a killed process had half-written, of those older than `before_s`. obstore writes a
+    folder's objects beside their place, as `NAME#1`, and lists none of them. A service has none."""
+    folder = store_folder(settings)
+    found = [path for path in folder.rglob("*#*") if HALF_WRITTEN.fullmatch(path.name)] if folder else []
+    deleted = 0
+    for path in found:
+        with suppress(FileNotFoundError):  # it is in its place now
+            if path.stat().st_mtime < before_s:
+                path.unlink()
+                deleted += 1
+    return deleted
+
+
+def store_folder(settings: Settings) -> Path | None:
+    """None for a service."""
+    url = settings.resolved_store_url
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
+
+
 async def store_id(store: ObjectStore) -> str:
     """The same for all who use it, made by the first; another store has another."""
     try:
@@ -91,14 +113,13 @@ async def has_room(store: ObjectStore, settings: Settings) -> bool:
 async def free_bytes(store: ObjectStore, settings: Settings) -> int | None:
     """Of the disk that the store's folder lies on; None for a service, which has none that we know of. It is asked for
     an object first: where its file system is away, a thread of ours would hang with it, and there are few of them."""
-    url = settings.resolved_store_url
-    if not url.startswith("file:"):
+    folder = store_folder(settings)
+    if folder is None:
         return None
     async with in_time():
         with suppress(FileNotFoundError):
             await obstore.head_async(store, NO_OBJECT)
-    path = Path(unquote(urlsplit(url).path))
-    return await asyncio.to_thread(_free_bytes, path)
+    return await asyncio.to_thread(_free_bytes, folder)
 
 
 def _free_bytes(path: Path) -> int:

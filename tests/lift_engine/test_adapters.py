@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -326,6 +327,21 @@ async def test_a_cancelled_fetch_leaves_nothing_and_blocks_nobody(
     with pytest.raises(asyncio.CancelledError):
         await first
     assert_whole(await second, manifest)
+
+
+async def test_a_disk_that_gets_full_within_a_fetch_leaves_nothing(
+    settings: Settings, folder: AdapterFolder, publish: Any
+) -> None:
+    manifest = publish(settings, FILES)
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK_BYTES // 2, was[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            await folder.fetch(manifest.adapter_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert list(folder.root.iterdir()) == []
+    assert_whole(await folder.fetch(manifest.adapter_id), manifest)
 
 
 async def test_leftovers_of_a_killed_engine_go(settings: Settings, folder: AdapterFolder, publish: Any) -> None:

@@ -263,6 +263,20 @@ async def test_expired_documents_are_gone_at_once_and_swept_later(front_end: Any
     assert [name for name in files(store) if name.startswith("documents/")] == [f"documents/{kept['id']}.json"]
 
 
+@pytest.mark.parametrize("jumped_s", [-3600, 3600])
+async def test_a_clock_that_jumped_deletes_nothing(
+    front_end: Any, redis: Any, monkeypatch: pytest.MonkeyPatch, jumped_s: float
+) -> None:
+    """What has not expired is hidden while the clock is ahead, and there again when it is right."""
+    document = await front_end.upload(TEXT, expires_after={"anchor": "created_at", "seconds": 3600})
+    path, clock = f"/v1/documents/{document['id']}", time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + jumped_s)
+    assert (await front_end.client.get(path)).status_code == (404 if jumped_s > 0 else 200)
+    await documents.sweep(front_end.app.state.lift)
+    monkeypatch.setattr(time, "time", clock)
+    assert (await front_end.client.get(path)).status_code == 200
+
+
 @pytest.mark.parametrize("step", ["discard", "_remove_from_redis"])
 async def test_the_sweep_ends_a_deletion_that_was_cut_off(
     front_end: Any, worker: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from lift_config.contract import CLOCK_PATH, STORE_ID_PATH, adapter_redis_key, document_redis_key
 from lift_server import parts
 from lift_server.errors import StorageUnavailable
-from lift_server.janitor import YOUNG_S, clean, clean_blobs, clean_engines
+from lift_server.janitor import YOUNG_S, clean, clean_blobs, clean_engines, clean_half_written
 from lift_server.records import Records
 
 TEXT = "The lighthouse keeper of Orvel keeps eleven bees."
@@ -76,6 +76,18 @@ async def test_a_server_whose_clock_is_ahead_takes_nothing_for_old(
     assert not await clean(front_end.app.state.lift.records)
     await parts.sweep(front_end.app.state.lift)
     assert files(store) == before
+
+
+async def test_what_a_killed_process_left_half_written_goes_after_a_while(front_end: Any, store: Path) -> None:
+    await front_end.upload(TEXT)
+    needed = files(store)
+    leave(store, f"adapters/{'0' * 32}-{'1' * 12}/adapter_model.safetensors#1", f"texts/{'3' * 32}#12")
+    age(store)
+    young = f"texts/{'3' * 32}#1"
+    leave(store, young)
+    state = front_end.app.state.lift
+    assert await clean_half_written(state.settings, state.records) == 2
+    assert files(store) == {young, *needed}
 
 
 async def test_a_store_that_redis_was_not_filled_from_is_left_alone(
