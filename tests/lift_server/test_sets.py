@@ -352,7 +352,7 @@ async def test_a_documents_deletion_deletes_its_sets(
     for one in (ids[1], third):
         await front_end.client.delete(f"/v1/documents/{one}")
     assert files(store) == []
-    assert set(await redis.keys("lift:*")) == {b"lift:whole", b"lift:store", b"lift:jobs", b"lift:jobs:bulk"}
+    assert set(await redis.keys("lift:*")) == {b"lift:whole", b"lift:store", b"lift:jobs", b"lift:bell"}
 
 
 async def test_a_sets_deletion_leaves_its_documents(front_end: Any, redis: Any, store: Path) -> None:

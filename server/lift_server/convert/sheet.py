@@ -16,7 +16,7 @@ MIDNIGHT = time()
 
 def read(content: bytes) -> str:
     text = legacy.read(content)
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(len(text) + 1, csv.field_size_limit()))  # the whole process's
     cells = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text[:SAMPLE_CHARS]), skipinitialspace=True)
     return "\n".join(rows.lines(list(cells)))
 
