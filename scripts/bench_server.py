@@ -65,7 +65,7 @@ async def _fake(http: aiohttp.ClientSession, arguments: argparse.Namespace) -> l
         compared = [await compare(http, ways, FIRST_TOKEN, arguments.questions, "base model")]
         for plan in (*AT_ONCE, *PACED):
             compared.append(await compare(http, ways, plan, arguments.rounds, "base model"))
-        return [*compared, await compare(http, ways, held, 1, "base model")]
+        return [*compared, await compare(http, ways, held, arguments.rounds, "base model")]
 
 
 async def _real(http: aiohttp.ClientSession, arguments: argparse.Namespace) -> tuple[dict[str, str], list[Comparison]]:

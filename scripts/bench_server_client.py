@@ -57,7 +57,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Burst:
-    """What came of it. `cpu_s` and `memory_bytes` (the most it had) are the server's; None where it was not asked.
+    """What came of it. `cpu_s` and memory (the most it had, and what it had before and after) are the server's; None
+    where it was not asked.
 
     `delays_s`: from a token sent by the stand-in to the same token read here.
     """
@@ -69,6 +70,8 @@ class Burst:
     delays_s: list[float]
     cpu_s: float | None = None
     memory_bytes: int | None = None
+    before_bytes: int | None = None
+    after_bytes: int | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -98,6 +101,8 @@ async def burst(http: aiohttp.ClientSession, way: Way, plan: Plan) -> Burst:
         delays_s=[delay for stream in streams for delay in stream.delays_s],
         cpu_s=None if before is None or after is None else after.cpu_s - before.cpu_s,
         memory_bytes=None if way.pid is None else memory.peak_bytes,
+        before_bytes=before and before.memory_bytes,
+        after_bytes=after and after.memory_bytes,
     )
 
 

@@ -106,6 +106,9 @@ def _way(bursts: Sequence[Burst]) -> dict[str, Any]:
         "delays_s": _percentiles(delays(bursts)),
         "cpu_s": sum(cpu_s) if cpu_s else None,
         "memory_bytes": max((burst.memory_bytes for burst in bursts if burst.memory_bytes is not None), default=None),
+        "memory_by_round": [
+            {"before": burst.before_bytes, "most": burst.memory_bytes, "after": burst.after_bytes} for burst in bursts
+        ],
     }
 
 
@@ -124,11 +127,14 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def tables(compared: Sequence[Comparison]) -> list[str]:
-    """Times to first token, bursts as fast as they come, and, where the engine was told its pace, the delays."""
+    """Times to first token, bursts as fast as they come, and, where the engine was told its pace, the delays; the
+    memory of many streams, round by round."""
     paced = [one for one in compared if one.plan.chunks_per_s is not None]
     bursts = [one for one in compared if one not in paced and one.plan != FIRST_TOKEN]
     lines = [*_first([one for one in compared if one.plan == FIRST_TOKEN]), "", *_bursts(bursts)]
-    return [*lines, "", *_paced(paced)] if paced else lines
+    lines += ["", *_paced(paced)] if paced else []
+    held = [one for one in paced if one.plan.streams >= HELD]
+    return [*lines, "", *_memory(held)] if held else lines
 
 
 def _first(compared: Sequence[Comparison]) -> list[str]:
@@ -171,6 +177,36 @@ def _paced(compared: Sequence[Comparison]) -> list[str]:
         "",
         *table(header, rows),
     ]
+
+
+def _memory(compared: Sequence[Comparison]) -> list[str]:
+    """Whether it is bounded, and comes to rest: from the second round on it is to stay where it is."""
+    header = ["streams", "round", "before", "most", "after", "after, against round 1"]
+    rows = [
+        [
+            one.plan.streams, number, _mb(burst.before_bytes), _mb(burst.memory_bytes), _mb(burst.after_bytes),
+            _grown(one, burst),
+        ]
+        for one in compared
+        for number, burst in enumerate(one.served, 1)
+    ]  # fmt: skip
+    idle = ", ".join(_mb(one.idle_bytes) for one in compared)
+    return [
+        "The server's resident memory with many streams at once, MB, in each round: before its first stream, the",
+        f"most within it, after its last. Before the first, uncounted burst: {idle}.",
+        "",
+        *table(header, rows),
+    ]
+
+
+def _mb(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else f"{size_bytes / 1e6:.1f}"
+
+
+def _grown(one: Comparison, burst: Burst) -> str:
+    first_bytes = one.served[0].after_bytes
+    known = burst.after_bytes is not None and first_bytes is not None
+    return f"{((burst.after_bytes or 0) - (first_bytes or 0)) / 1e6:+.1f}" if known else "-"
 
 
 def _added(direct: Sequence[float], served: Sequence[float]) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from argparse import Namespace
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -71,6 +72,21 @@ def test_each_comparison_stands_in_the_table_of_its_kind() -> None:
     assert f"| {HELD} | 20 | 1.0 | 1.0 | +0.0 | 2.0 | 2.0 | +0.0 | 0.100 | 10000 | 3 |" in lines
 
 
+def test_memory_is_told_round_by_round() -> None:
+    rounds = [
+        replace(made(1.0, cpu_s=1.0, memory_bytes=9_000_000), before_bytes=4_000_000, after_bytes=6_000_000),
+        replace(made(1.0, cpu_s=1.0, memory_bytes=9_500_000), before_bytes=6_000_000, after_bytes=6_100_000),
+        replace(made(1.0, cpu_s=1.0, memory_bytes=9_400_000), before_bytes=6_100_000, after_bytes=5_900_000),
+    ]
+    lines = tables([compared(Plan(HELD, 5, chunks_per_s=1), [made(1.0)] * 3, rounds)])
+    assert lines[-3:] == [
+        f"| {HELD} | 1 | 4.0 | 9.0 | 6.0 | +0.0 |",
+        f"| {HELD} | 2 | 6.0 | 9.5 | 6.1 | +0.1 |",
+        f"| {HELD} | 3 | 6.1 | 9.4 | 5.9 | -0.1 |",
+    ]
+    assert "most within it, after its last. Before the first, uncounted burst: 1.0." in lines
+
+
 def test_memory_of_few_streams_is_not_told() -> None:
     lines = tables([compared(Plan(64, 5, chunks_per_s=20), [made(1.0)], [made(1.0, cpu_s=1.0, memory_bytes=2**21)])])
     assert lines[-1].endswith("| - |")
@@ -111,6 +127,8 @@ async def test_a_burst_against_the_stand_in() -> None:
     assert all(0 <= delay < 1 for delay in paced.delays_s)
     assert paced.cpu_s is not None
     assert paced.memory_bytes
+    assert paced.before_bytes
+    assert paced.after_bytes
 
 
 async def test_the_stand_in_says_what_vllm_says() -> None:
@@ -180,6 +198,9 @@ def test_what_is_kept_has_the_tables_figures_and_no_single_chunk() -> None:
         "tokens_per_s": {"min": 25.0, "median": 37.5, "max": 50.0},
         "ttft_s": {"count": 2, "p50": 0.2, "p95": 0.4, "p99": 0.4, "p100": 0.4},
         "delays_s": {"count": 4, "p50": 0.001, "p95": 0.002, "p99": 0.002, "p100": 0.002},
+        "memory_by_round": [
+            {"before": None, "most": 2**21, "after": None}, {"before": None, "most": 2**20, "after": None}
+        ],
     }  # fmt: skip
     assert (kept["direct"]["cpu_s"], kept["direct"]["memory_bytes"]) == (None, None)
     assert summary(compared(Plan(1, 1), [made(1.0)], [Burst(1.0, 1, 1, [1.0], [])]))["served"]["delays_s"] is None
