@@ -101,8 +101,8 @@ async def burst(http: aiohttp.ClientSession, way: Way, plan: Plan) -> Burst:
         delays_s=[delay for stream in streams for delay in stream.delays_s],
         cpu_s=None if before is None or after is None else after.cpu_s - before.cpu_s,
         memory_bytes=None if way.pid is None else memory.peak_bytes,
-        before_bytes=before and before.memory_bytes,
-        after_bytes=after and after.memory_bytes,
+        before_bytes=None if before is None else before.memory_bytes,
+        after_bytes=None if after is None else after.memory_bytes,
     )
 
 
