@@ -101,7 +101,6 @@ def test_what_a_lost_host_had_is_elsewhere_and_what_is_wanted_changes_with_up(cl
     cluster.kill_up()
     cluster.up(up, engines_min=1, engines_max=1, workers_min=3, workers_max=3)
     until(lambda: [len(found) for found in running(cluster)] == [1, 3], WITHIN_S)
-    assert OTHERS[1] in running(cluster)[1]  # the host that came back has room
     cluster.stop_up()
     assert [len(found) for found in running(cluster)] == [1, 3]
 
