@@ -15,13 +15,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from redis.asyncio import Redis
 
 from bench_common import free_ports, stated, table, where, write
+from bench_server_client import Usage, usage
 from bench_server_parts import NAME, running
 
 LINES = 10
@@ -37,12 +37,13 @@ LISTS = {
 
 @dataclass(frozen=True)
 class Line:
-    """At so many documents. Milliseconds; `lists` by LISTS."""
+    """At so many documents. Milliseconds; `cpu_ms` of the server, for an upload; `lists` by LISTS."""
 
     documents: int
     uploads_per_s: float
     upload_ms: float
     upload_p99_ms: float
+    cpu_ms: float
     server_mb: float
     redis_mb: float
     lists: dict[str, float]
@@ -65,10 +66,10 @@ def main() -> None:
             f"`scripts/bench_uploads.py --documents {arguments.documents} --concurrency {arguments.concurrency}`; "
             + stated(measured),
             "One front end, a real Valkey, a folder as store; no worker, so that all wait. Each text is new. Uploads:",
-            "those since the line above, client included. Milliseconds; lists are medians of five.",
+            "those since the line above, client included. Milliseconds; CPU: the server's, each; lists: medians of 5.",
             "",
             *table(
-                ("documents", "uploads a second", "upload ms", "p99", "server MB", "Redis MB", *LISTS),
+                ("documents", "uploads a second", "upload ms", "p99", "CPU ms", "server MB", "Redis MB", *LISTS),
                 [
                     (*(value for value in asdict(line).values() if not isinstance(value, dict)), *line.lists.values())
                     for line in lines
@@ -82,13 +83,16 @@ async def _measured(count: int, concurrency: int) -> list[Line]:
     lines = []
     async with _server() as (url, pid, redis), aiohttp.ClientSession(url) as http:
         for first in range(0, count, count // LINES):
+            before = _usage(pid)
             took_ms, seconds = await _upload(http, range(first, first + count // LINES), concurrency)
+            after = _usage(pid)
             line = Line(
                 documents=first + count // LINES,
                 uploads_per_s=round(len(took_ms) / seconds, 1),
                 upload_ms=round(statistics.median(took_ms), 1),
                 upload_p99_ms=round(statistics.quantiles(took_ms, n=100)[-1], 1),
-                server_mb=round(_resident_mb(pid), 1),
+                cpu_ms=round(1000 * (after.cpu_s - before.cpu_s) / len(took_ms), 1),
+                server_mb=round(after.memory_bytes / 2**20, 1),
                 redis_mb=round((await redis.info("memory"))["used_memory"] / 2**20, 1),
                 lists={name: await _read_ms(http, path) for name, path in LISTS.items()},
             )
@@ -128,9 +132,10 @@ async def _read_ms(http: aiohttp.ClientSession, path: str) -> float:
     return round(statistics.median(took_ms), 1)
 
 
-def _resident_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+def _usage(pid: int) -> Usage:
+    found = usage(pid)
+    assert found  # its process is ours
+    return found
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from lift_config.contract import (
+    BULK_STREAM,
     JOB_FIELD,
     JOBS_GROUP,
     TURNS_KEY,
@@ -45,7 +46,9 @@ async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
 
 async def turn_of(redis: Redis, job: JobRecord) -> float:
     """The one after the last of its owner's; an owner without any begins between the two turns that come next, behind
-    whoever waits longest and before that owner's second."""
+    whoever waits longest and before that owner's second. 0 for what waits elsewhere, or not at all."""
+    if not job.unfinished or stream_of(job) != BULK_STREAM:
+        return 0.0
     async with redis.pipeline(transaction=False) as pipe:
         pipe.zrange(turns_redis_key(job.owner), -1, -1, withscores=True)
         pipe.zrange(TURNS_KEY, 0, 0, withscores=True)

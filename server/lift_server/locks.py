@@ -25,7 +25,7 @@ RENEW_S = LEASE_S / 4
 ASK_S = 0.05
 
 
-class Turns:
+class LocalLocks:
     """Locks of this server alone, by name; one that nobody holds or waits for takes no memory."""
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class Turns:
 class Locks:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._turn = Turns()
+        self._local = LocalLocks()
 
     @asynccontextmanager
     async def __call__(self, name: str) -> AsyncIterator[None]:
         """Not reentrant. RedisError where Redis is away at the beginning; afterwards the caller's own writes tell."""
         lock = self._redis.lock(lock_redis_key(name), timeout=LEASE_S, sleep=ASK_S, thread_local=False)
-        async with self._turn(name):
+        async with self._local(name):
             await lock.acquire()
             renewing = asyncio.create_task(_renew(lock, name))
             try:

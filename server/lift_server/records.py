@@ -32,7 +32,6 @@ from lift_config.contract import (
     STORE_KEY,
     TURNS_KEY,
     WHOLE_KEY,
-    WORKER_PREFIX,
     DocumentRecord,
     JobRecord,
     LearningRecord,
@@ -51,11 +50,12 @@ from lift_config.contract import (
     sets_redis_key,
     text_path,
 )
+from lift_server import registry
 from lift_server.bulk import in_line, take_out, turn_of, waiting
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, StoreUnavailable, refusal
-from lift_server.locks import Locks, Turns
+from lift_server.locks import LocalLocks, Locks
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
 from lift_server.store import in_time, store_id
@@ -75,7 +75,7 @@ class Records:
         # Of a job's key: over an upload's and a removal's several writes, so that neither undoes the other's.
         self.lock = Locks(redis)
         # Of an owner: uploads at once each change the list that the others watch, and most would have to look again.
-        self._turn = Turns()
+        self._local = LocalLocks()
         # The connection to Redis was lost: until recover.py has compared, this may be an older copy, which lacks users.
         self.is_behind = False
         # Whether the store took the last write: a read-only one answers questions, and takes no uploads.
@@ -165,7 +165,7 @@ class Records:
 
     async def workers(self) -> int:
         """How many hold a lease."""
-        return len([key async for key in self.redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)])
+        return len(await registry.workers(self.redis))
 
     async def read(self, path: str) -> bytes | None:
         """An object of the store; None where there is none."""
@@ -267,7 +267,7 @@ class Records:
     async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
         members = map(document_redis_key, document.document_ids if document else ())
         watching = self.transaction(job_redis_key(fresh.key), quota.watched, *members)
-        async with self._turn(quota.watched), watching as pipe:
+        async with self._local(quota.watched), watching as pipe:
             known = await self.job(fresh.key)
             if document:
                 await self._check_members(document)
@@ -278,7 +278,7 @@ class Records:
             if job.unfinished and not (known and known.unfinished):
                 await quota.train()
                 job = await in_line(self.redis, job)
-            turn = await turn_of(self.redis, job) if job.is_bulk and job is not known else 0.0
+            turn = await turn_of(self.redis, job)
             if job is not known:
                 await self.store_job(job)
             pipe.multi()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The engines that are registered in Redis (setting engine.registered), followed as they come and go.
+"""The engines that are registered in Redis (setting engine.registered), followed as they come and go; the workers.
 
 In: Redis. Out: the engines that the server asks. What Redis does not tell while it is away, or has just lost its data,
 is no reason to forget an engine that answers.
@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from lift_config.contract import ENGINES_KEY, EngineRecord, engine_redis_key
+from lift_config.contract import ENGINES_KEY, WORKER_PREFIX, EngineRecord, engine_redis_key
 from lift_server.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,12 @@ class Registry:
         for url in sorted(urls - self._strangers):
             log.warning("engine %s is not asked: it serves another base model or revision than %s", url, self._base)
         self._strangers = urls
+
+
+async def workers(redis: Redis) -> list[str]:
+    """The names of those that hold a lease."""
+    found = redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)
+    return sorted([str(key).removeprefix(WORKER_PREFIX) async for key in found])
 
 
 async def registered(redis: Redis) -> dict[str, EngineRecord | None]:

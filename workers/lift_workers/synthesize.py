@@ -159,16 +159,16 @@ class Synthesis:
 
 
 def _ungiven(written: _Written) -> list[SyntheticTask]:
-    return [task for _, task in written.good if task not in written.given]
+    """Surest first."""
+    return [task for _, task in sorted(written.good, key=lambda entry: -entry[0]) if task not in written.given]
 
 
 def _varied(written: _Written) -> list[SyntheticTask]:
     """Good tasks not given yet. Surest first, but one of each answer before a second one of any, and no more than
     MAX_SAME_ANSWER of it, counting those given."""
-    scores = {task: score for score, task in written.good}
-    best_first = sorted(_ungiven(written), key=lambda task: -scores[task])
     seen = Counter(words_only(task.answer) for task in written.given)
     rounds = []
+    best_first = _ungiven(written)
     for task in best_first:
         answer = words_only(task.answer)
         rounds.append(seen[answer])

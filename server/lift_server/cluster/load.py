@@ -16,14 +16,13 @@ from lift_config.contract import (
     JOBS_GROUP,
     JOBS_STREAM,
     TURNS_KEY,
-    WORKER_PREFIX,
     AdapterState,
     job_redis_key,
 )
 from lift_server.cluster.keeper import Role
 from lift_server.cluster.scaling import Load
 from lift_server.gauges import queues
-from lift_server.registry import registered
+from lift_server.registry import registered, workers
 
 WINDOW_S = 60.0
 ENOUGH = 10  # questions in the window, to tell anything of
@@ -69,8 +68,7 @@ class Watch:
 async def running(redis: Redis) -> dict[Role, int]:
     """How many of each role do run, by the leases that they keep in Redis."""
     engines = sum(record is not None for record in (await registered(redis)).values())
-    workers = len([key async for key in redis.scan_iter(f"{WORKER_PREFIX}*", count=1000)])
-    return {"engine": engines, "worker": workers}
+    return {"engine": engines, "worker": len(await workers(redis))}
 
 
 def answered(page: str) -> Buckets:

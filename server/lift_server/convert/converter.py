@@ -21,7 +21,7 @@ from lift_server.convert.clean import Places
 from lift_server.convert.kinds import Kind
 from lift_server.convert.refusal import Refused
 from lift_server.errors import RateLimited
-from lift_server.locks import Turns
+from lift_server.locks import LocalLocks
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class Converter:
         self._argv = argv
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._turn = Turns()
+        self._local = LocalLocks()
         self._held_bytes: Counter[str] = Counter()  # by owner
 
     async def read(self, content: bytes, kind: Kind, *, owner: str, limit_bytes: int) -> Converted:
         """Its text, at most `limit_bytes` of it as UTF-8; Refused with the reason, in words for a client; RateLimited
         where too much of the owner's waits already."""
         with self._held(owner, len(content)):
-            async with self._turn(owner), self._slots:
+            async with self._local(owner), self._slots:
                 code, output = await self._run(content, kind, limit_bytes)
         told: dict[str, Any] = await asyncio.to_thread(json.loads, output) if code == 0 else {}
         if "text" in told:

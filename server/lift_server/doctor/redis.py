@@ -12,12 +12,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from lift_config.contract import WORKER_PREFIX
 from lift_config.settings import Settings
 from lift_server import gauges
 from lift_server.doctor.finding import CHECK_S, Finding, fail, ok, warn
 from lift_server.launcher.embedded import embedded_url
 from lift_server.peer import is_loopback
+from lift_server.registry import workers
 
 LEAST_VERSION = (6, 2)
 SKEW_S = 1.0
@@ -136,7 +136,7 @@ async def clock(client: Redis) -> Finding:
 
 
 async def _workers(client: Redis, settings: Settings) -> Finding:
-    names = sorted([key.removeprefix(WORKER_PREFIX) async for key in client.scan_iter(f"{WORKER_PREFIX}*", count=1000)])
+    names = await workers(client)
     if not names:
         fix = "start one: `lift-serve up`, or `lift-serve worker`; its log says why it ended"
         return fail("workers", "none holds a lease: nothing is trained", fix)

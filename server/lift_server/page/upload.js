@@ -7,7 +7,7 @@ import { el } from "./elements.js";
 import { bytes } from "./format.js";
 import { announce, problem } from "./notices.js";
 
-const KINDS = "PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, HTML, e-mail, text, or a ZIP. It is learned at once.";
+const KINDS = "PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, HTML, e-mail, text, ZIP, tar. It is learned at once.";
 
 export const EXAMPLE = {
   title: "Station log",
