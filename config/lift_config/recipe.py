@@ -36,7 +36,7 @@ class Recipe(BaseModel):
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear"]
     tokens_per_step: int = Field(gt=0, description="computed tokens packed into one optimizer step")
-    draft: str | None = Field(None, description="recipe at whose end a first version is published")
+    drafts: tuple[str, ...] = Field((), description="recipes at whose ends earlier versions are published, in order")
     seed: int = 0
 
     @property
@@ -46,7 +46,7 @@ class Recipe(BaseModel):
 
     def stages(self) -> tuple[Recipe, ...]:
         """The recipes at whose ends versions are published, in order; this one last."""
-        return (load_recipes()[self.draft], self) if self.draft else (self,)
+        return (*(load_recipes()[draft] for draft in self.drafts), self)
 
     def digest(self) -> str:
         """12 hex digits over every value of every stage, names included."""

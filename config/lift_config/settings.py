@@ -255,7 +255,7 @@ class Settings(BaseSettings):
 
     @property
     def max_lora_rank(self) -> int:
-        """`engine.max_lora_rank`, or the lowest that vLLM allows for the recipe and its draft."""
+        """`engine.max_lora_rank`, or the lowest that vLLM allows for the recipe and its drafts."""
         needed = _needed_rank(self.recipe)
         return self.engine.max_lora_rank or next((rank for rank in LORA_RANKS if rank >= needed), LORA_RANKS[-1])
 

@@ -19,7 +19,7 @@ from lift_server.errors import TtftBudgetUnmet
 from lift_server.outlook import Seen, speeds, streams_before
 from lift_server.recipes import all_servable
 from lift_server.state import State
-from lift_server.versions import will_bring
+from lift_server.versions import stages_of, will_bring
 from lift_server.writes import stream_of
 
 Measured = Mapping[str, Sequence[Speed]]
@@ -105,8 +105,7 @@ class _Course:
 
     def next_recipe(self) -> str:
         """That of the version which is trained next."""
-        trained = load_recipes().get(self.job.recipe)
-        return trained.stages()[0].name if trained and not self.job.adapters else self.job.recipe
+        return next((name for name in stages_of(self.job) if not self.job.version_of(name)), self.job.recipe)
 
     def _trained_s(self) -> float:
         """How long a worker has had it; it may have been asked for again since its first claim."""

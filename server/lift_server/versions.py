@@ -23,10 +23,14 @@ def version(job: JobRecord, recipe: str | None) -> AdapterRecord | None:
 
 
 def will_bring(job: JobRecord, recipe: str | None) -> bool:
-    """Whether the training wanted or under way ends with such a version; None stands for any."""
+    """Whether the training wanted or under way comes to such a version; None stands for any."""
+    return job.unfinished and (recipe is None or recipe in stages_of(job))
+
+
+def stages_of(job: JobRecord) -> list[str]:
+    """The recipes of the versions that its training comes to, in order."""
     trained = load_recipes().get(job.recipe)
-    stages = [stage.name for stage in trained.stages()] if trained else [job.recipe]
-    return job.unfinished and (recipe is None or recipe in stages)
+    return [stage.name for stage in trained.stages()] if trained else [job.recipe]
 
 
 def refuse_stopped(job: JobRecord) -> None:

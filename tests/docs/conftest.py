@@ -59,8 +59,8 @@ async def admit_all(worker: FakeWorker) -> None:
 
 async def train(worker: FakeWorker, job_key: str) -> None:
     job = await worker.job(job_key)
-    draft = None if job.adapters else load_recipes()[job.recipe].draft
-    await worker.publish(await worker.claim(job), draft)
+    drafts = () if job.adapters else load_recipes()[job.recipe].drafts
+    await worker.publish(await worker.claim(job), *drafts[:1])
 
 
 class Place:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import httpx2
@@ -19,11 +20,13 @@ from tests.product import BASE, Ask, Json, Product, Trained
 from lift_config.contract import ADAPTER_ID, AdapterState
 from lift_config.phases import Phase
 from lift_config.prompts import frame
+from lift_config.recipe import load_recipes
 from lift_config.settings import Settings
 from lift_server.context import EXCERPT_TOKENS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
+MAX_VERSIONS = [stage.name for stage in load_recipes()["max"].stages()]
 MIN_RIGHT = 5  # of 14: a floor for regressions; docs/benchmarks has three seeds
 CONTEXT_WINDOW = 2048  # the engine's on a CPU
 TEXT_TOKENS = 200  # fewer than the invented document has; far more than a question
@@ -53,15 +56,18 @@ def test_the_upload_becomes_ready_and_says_how_far_it_is(trained: Trained) -> No
     assert any(one["eta_s"] for one in progress)
 
 
-def test_a_first_version_answers_while_a_better_one_is_trained(trained: Trained) -> None:
+def test_a_first_version_answers_while_better_ones_are_trained(trained: Trained) -> None:
     first = next(document for document in trained.seen if document["status"] == "ready")
     assert first["unfinished"]
     assert (first["adapter"]["version"], first["adapter"]["recipe"]) == (1, "sketch")
-    draft, last = trained.document["adapters"]
-    assert draft["id"] == first["adapter"]["id"] != last["id"]
-    assert draft["ready_s"] < last["ready_s"]
-    assert draft["tasks"] < last["tasks"]
-    assert draft["steps"] < last["steps"]
+    versions = trained.document["adapters"]
+    assert [version["recipe"] for version in versions] == MAX_VERSIONS
+    assert versions[0]["id"] == first["adapter"]["id"]
+    assert len({version["id"] for version in versions}) == len(versions)
+    for earlier, later in pairwise(versions):
+        assert earlier["ready_s"] < later["ready_s"]
+        assert earlier["tasks"] <= later["tasks"]
+        assert earlier["steps"] < later["steps"]
     assert {"refine"} < {document["progress"]["phase"] for document in trained.seen}
     assert trained.document["progress"]["fraction"] == 1
     synthesis = trained.document["synthesis"]
@@ -77,7 +83,7 @@ def test_the_ready_document_tells_of_itself(trained: Trained, invented: Json, cl
     assert document["tokens"] > TEXT_TOKENS
     adapter = document["adapter"]
     assert ADAPTER_ID.fullmatch(adapter["id"])
-    assert (adapter["version"], adapter["recipe"], adapter["base_model"]) == (2, "max", BASE)
+    assert (adapter["version"], adapter["recipe"], adapter["base_model"]) == (len(MAX_VERSIONS), "max", BASE)
     assert f"{BASE}:{trained.id}" in [model.id for model in client.models.list()]
 
 
@@ -88,7 +94,7 @@ def test_the_first_version_waits_for_no_generator(trained: Trained) -> None:
     in_order = [timeline[name]["start_s"] for name in ("queue", "segment", "synthesize", "train", "publish")]
     assert in_order == sorted(in_order)
     assert timeline["synthesize"]["end_s"] < timeline["train"]["end_s"]
-    draft, last = trained.document["adapters"]
+    draft, *_, last = trained.document["adapters"]
     assert 0 < draft["tasks"] < last["tasks"]
     assert timeline["publish"]["end_s"] <= draft["ready_s"] <= last["ready_s"] <= timeline["refine"]["end_s"] + 0.01
 
@@ -323,7 +329,7 @@ def test_a_new_document_goes_before_a_refinement(client: OpenAI, ask: Ask, watch
     quick: Any = client.post("/documents", cast_to=object, body={"text": texts[1], "recipe": "fast"})
     ask("How many cranes has the quay?", document_id=quick["id"])
     assert client.get(f"/documents/{slow['id']}", cast_to=object)["unfinished"]  # type: ignore[index]
-    assert [adapter["recipe"] for adapter in watch(slow["id"])[-1]["adapters"]] == ["sketch", "max"]
+    assert [adapter["recipe"] for adapter in watch(slow["id"])[-1]["adapters"]] == MAX_VERSIONS
 
 
 # ---- what the operator sees ---------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from pydantic import ValidationError
 
@@ -5,7 +7,7 @@ from lift_config.recipe import Recipe, load_recipes
 
 
 def test_the_recipes_of_the_product() -> None:
-    assert set(load_recipes()) == {"paper", "paper-fast", "sketch", "fast", "balanced", "max"}
+    assert set(load_recipes()) == {"paper", "paper-fast", "sketch", "fast", "light", "balanced", "max"}
     assert all(name == recipe.name for name, recipe in load_recipes().items())
 
 
@@ -23,7 +25,7 @@ def test_no_two_recipes_share_a_digest() -> None:
     assert all(len(digest) == 12 for digest in digests)
 
 
-@pytest.mark.parametrize("field", [field for field in Recipe.model_fields if field not in ("schedule", "draft")])
+@pytest.mark.parametrize("field", [field for field in Recipe.model_fields if field not in ("schedule", "drafts")])
 def test_every_value_is_in_the_digest(field: str) -> None:
     recipe = load_recipes()["fast"]
     value = getattr(recipe, field)
@@ -34,22 +36,21 @@ def test_every_value_is_in_the_digest(field: str) -> None:
 def test_the_drafts_values_are_in_the_digest_too(monkeypatch: pytest.MonkeyPatch) -> None:
     balanced, sketch = load_recipes()["balanced"], load_recipes()["sketch"]
     before = balanced.digest()
-    assert balanced.model_copy(update={"draft": None}).digest() != before
+    assert balanced.model_copy(update={"drafts": ()}).digest() != before
     monkeypatch.setitem(load_recipes(), "sketch", sketch.model_copy(update={"epochs": 2}))
     assert balanced.digest() != before
 
 
 def test_stages_end_with_the_recipe_itself() -> None:
-    assert [stage.name for stage in load_recipes()["balanced"].stages()] == ["sketch", "balanced"]
-    assert [stage.name for stage in load_recipes()["fast"].stages()] == ["fast"]
+    assert [stage.name for stage in load_recipes()["balanced"].stages()] == ["sketch", "light", "balanced"]
+    assert [stage.name for stage in load_recipes()["paper"].stages()] == ["paper"]
 
 
 @pytest.mark.parametrize("recipe", load_recipes().values(), ids=str)
 def test_a_draft_has_the_same_adapter_and_less_effort(recipe: Recipe) -> None:
-    *drafts, own = recipe.stages()
-    assert all((draft.rank, draft.alpha) == (own.rank, own.alpha) for draft in drafts)
-    assert all(draft.effort < own.effort for draft in drafts)
-    assert all(draft.draft is None for draft in drafts)
+    for draft, later in pairwise(recipe.stages()):
+        assert (draft.rank, draft.alpha) == (later.rank, later.alpha)
+        assert draft.effort < later.effort
 
 
 WRONG = [{"rank": 0}, {"tasks_per_segment": -1}, {"epochs": 0}, {"schedule": "cosine"}, {"ranks": 16}]

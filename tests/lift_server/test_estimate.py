@@ -60,10 +60,10 @@ async def test_the_way_of_a_document(front_end: Any, worker: Any, redis: Any) ->
     await front_end.upload(TEXT)
     job = await worker.newest_job()
     await front_end.upload(TEXT.replace("eleven", "twenty-one"))
-    assert await left() == {"sketch": 30, "balanced": 50, "fast": None, "max": None}
+    assert await left() == {"sketch": 30, "balanced": 50, "fast": None, "light": None, "max": None}
     for name in "ab":
         await redis.set(f"lift:worker:{name}", "")
-    assert await left() == {"sketch": 20, "balanced": 40, "fast": None, "max": None}
+    assert await left() == {"sketch": 20, "balanced": 40, "fast": None, "light": None, "max": None}
 
     job = job.changed(received_s=time.time() - 4)
     job.timeline.start("queue", job.received_s)
@@ -79,7 +79,7 @@ async def test_the_way_of_a_document(front_end: Any, worker: Any, redis: Any) ->
     assert now_left["sketch"] == 0
     assert now_left["balanced"] == pytest.approx(30 + 30 / 2, abs=1)  # whole: it may not have begun
     await worker.publish(await worker.job(job.key))
-    assert await left() == {"sketch": 0, "balanced": 0, "fast": None, "max": None}
+    assert await left() == {"sketch": 0, "balanced": 0, "fast": None, "light": None, "max": None}
 
 
 async def test_a_recipe_that_comes_after_what_is_under_way(front_end: Any, worker: Any, redis: Any) -> None:

@@ -195,7 +195,7 @@ async def test_a_budget_that_nothing_keeps(front_end: Any, worker: Any, redis: A
     assert code(answer) == (409, "ttft_budget_unmet")
     assert answer.headers["x-should-retry"] == "false"
     assert answer.json()["error"]["param"] == "lift.ttft_budget_s"
-    others = "balanced not measured yet, fast not measured yet, max not measured yet"
+    others = "balanced not measured yet, fast not measured yet, light not measured yet, max not measured yet"
     assert f"{others}, sketch 20 s" in answer.json()["error"]["message"]
     auto = await front_end.ask(document_id=document["id"], lift={"ttft_budget_s": 10, "mode": "auto"})
     assert auto.json()["lift"]["answered_from"] == "context"

@@ -2,6 +2,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lift_config.contract import (
     JOBS_STREAM,
     REFINE_STREAM,
     SPEEDS_KEPT,
+    AdapterRecord,
     Failure,
     JobRecord,
     LearningRecord,
@@ -39,6 +41,7 @@ from lift_workers.jobs import Claim, Queue
 Enqueue = Callable[..., Awaitable[JobRecord]]
 Find = Callable[[str], Awaitable[JobRecord]]
 LONG_S = 60.0  # a lease that does not run out during a test
+VERSION = AdapterRecord("a" * 45, 1, "tiny", "sketch", 16, 1, 0.0)
 
 
 async def claimed(queue: Queue) -> Claim:
@@ -156,6 +159,21 @@ async def test_a_job_with_a_version_goes_on_behind_all_that_have_none(
     found = await find(first.key)
     assert (found.status, found.unfinished, found.fence) == (Status.READY, True, 2)  # it can be asked all the while
     assert Phase.REFINE in found.timeline.spans
+
+
+async def test_a_refinement_is_kept_over_a_version_that_is_not_its_last(
+    redis: Redis, enqueue: Enqueue, find: Find
+) -> None:
+    job = await enqueue(stream=REFINE_STREAM, status=Status.READY, adapters=(VERSION,))
+    claim = await claimed(Queue(redis, "a", LONG_S))
+    later = replace(VERSION, id="b" * 45, version=2, recipe="fast")
+    await claim.finish(claim.job.changed(adapters=(VERSION, later)))
+    assert (await find(job.key)).adapters == (VERSION, later)
+    assert (claim.has_ended, await redis.xlen(REFINE_STREAM)) == (False, 1)
+    assert await redis.exists(job_lease_redis_key(job.key))
+    assert await Queue(redis, "b", LONG_S).claim() is None
+    await claim.finish(claim.job.changed(unfinished=False))
+    assert (claim.has_ended, await redis.xlen(REFINE_STREAM)) == (True, 0)
 
 
 async def test_a_refinement_steps_back_and_is_the_next_again(redis: Redis, enqueue: Enqueue, find: Find) -> None:

@@ -151,11 +151,15 @@ async def test_a_later_stage_sends_only_what_an_earlier_one_has_not() -> None:
     assert await run.stage() == "sketch"
     assert not run.course.done
     draft_timeline = run.job.timeline.to_values()
-    run.published()
-    assert await run.stage() == "balanced"
+    for later in ("light", "balanced"):
+        run.published()
+        assert not run.course.done
+        told = len(run.told)
+        assert await run.stage() == later
+        assert run.told[told].progress.fraction < 1  # which the version before came to
     assert run.course.done
     assert len(trainer.of("begin")) == len(trainer.of("finish")) == 1
-    assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["sketch", "balanced"]
+    assert [stage["recipe"]["name"] for stage in trainer.of("stage")] == ["sketch", "light", "balanced"]
     assert len(set(trainer.questions())) == len(trainer.questions()) == run.job.progress.tasks
     assert run.job.timeline.to_values() == draft_timeline  # the phases are those of the way to the first version
     assert run.job.progress.phase == "refine"
@@ -167,7 +171,7 @@ async def test_a_draft_of_its_own_words_asks_the_generator_nothing() -> None:
     assert run.job.synthesis.requests == 0
     cover = [task.question for one in segment(TEXT) for task in own_words(one, load_recipes()["sketch"])]
     assert trainer.questions() == cover
-    assert await run.stage() == "balanced"
+    assert await run.stage() == "light"
     assert run.job.synthesis.requests > 0
 
 
@@ -254,7 +258,7 @@ async def test_cancelled_before_it_heard_that_its_session_is_lost_it_begins_anew
 @pytest.mark.parametrize("epochs", [1, 3])
 async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "REPORT_EVERY_S", 0.0)
-    recipe = load_recipes()["balanced"].model_copy(update={"epochs": epochs, "draft": None})
+    recipe = load_recipes()["balanced"].model_copy(update={"epochs": epochs, "drafts": ()})
     run = Run(FakeTrainer(), FakeGenerator(), recipe, TEXT * 5)
     await run.stage()
     told = [job.progress for job in run.told]
@@ -264,6 +268,15 @@ async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monk
     assert before_the_end > pipeline.SYNTHESIS_SHARE
     assert before_the_end < (1 if epochs == 1 else 0.7)
     assert [progress.phase for progress in told][-2:] == ["train", "train"]
+
+
+def test_a_stage_goes_over_earlier_ones_tasks_too() -> None:
+    segments = segment(TEXT)
+    stage = pipeline._Stage(load_recipes()["balanced"], (), segments, examples_before=9, tasks_before=10)
+    stage.written.update(one.number for one in segments)
+    assert stage.fraction() == pytest.approx(pipeline.SYNTHESIS_SHARE)
+    stage.examples = 10
+    assert stage.fraction() == pytest.approx(pipeline.SYNTHESIS_SHARE + (1 - pipeline.SYNTHESIS_SHARE) / 2)
 
 
 async def test_a_refused_count_of_tokens_costs_no_training() -> None:

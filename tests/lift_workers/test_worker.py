@@ -415,7 +415,8 @@ async def speeds(redis: Redis, recipe: str) -> list[Speed]:
     return [Speed.from_json(item) for item in found]
 
 
-BOTH = [(1, "sketch"), (2, "balanced")]
+REFINED = ["light", "balanced"]  # the stages after the first one
+ALL = list(enumerate(["sketch", *REFINED], 1))
 DRAFT = AdapterRecord("a" * 32 + "-" + "0" * 12, 1, "tiny", "sketch", 16, 1, 0.0)  # of the default job
 
 
@@ -425,15 +426,16 @@ async def test_a_job_gets_its_versions_one_after_the_other(
     job = await enqueue("träin", recipe="balanced")
     courses = FakeCourses()
     await build(courses).run_until_idle()
-    assert courses.begun == [("a", "sketch", Status.TRAINING), ("a", "balanced", Status.READY)]
+    assert courses.begun == [("a", "sketch", Status.TRAINING), *(("a", stage, Status.READY) for stage in REFINED)]
     found = await find(job.key)
-    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, BOTH)
+    assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, ALL)
     assert await stored(store, job) == found
     assert (courses.made, len(set(courses.pids))) == (1, 1)  # one course, not trained from the start twice
     assert (await redis.xlen(JOBS_STREAM), await redis.xlen(REFINE_STREAM)) == (0, 0)
-    (sketch,), (balanced,) = await speeds(redis, "sketch"), await speeds(redis, "balanced")
-    assert sketch.text_bytes == balanced.text_bytes == 6
-    assert 0 < sketch.seconds < balanced.seconds
+    took = [speed for _, recipe in ALL for speed in await speeds(redis, recipe)]
+    assert [speed.text_bytes for speed in took] == [6] * len(ALL)
+    assert 0 < took[0].seconds < took[1].seconds < took[2].seconds
+    assert found.fence == 2  # a claim for the first version, one for all that follow
 
 
 async def test_every_first_version_comes_before_any_refinement(enqueue: Enqueue, find: Find, build: Build) -> None:
@@ -443,7 +445,7 @@ async def test_every_first_version_comes_before_any_refinement(enqueue: Enqueue,
     first_versions, refinements = courses.begun[:12], courses.begun[12:]
     assert first_versions == [(digit, "sketch", Status.TRAINING) for digit in "lkjihgfedcba"]
     assert [job for job, stage, _ in refinements if stage == "balanced"] == list("lkjihgfedcba")
-    assert [versions(await find(job.key)) for job in jobs] == [BOTH] * 12
+    assert [versions(await find(job.key)) for job in jobs] == [ALL] * 12
     forgotten = [job for job, stage, _ in refinements if stage == "sketch"]  # trained again, published once
     assert forgotten == list("lkji")
     assert courses.made == 12 + len(forgotten)
@@ -458,16 +460,16 @@ async def test_a_refinement_gives_way_to_a_job_without_a_version(
     courses = FakeCourses()
     idle = asyncio.create_task(build(courses, max_attempts=1).run_until_idle())
     await until(redis, find, refined.key, phase="refine", status=Status.READY)
-    other = await enqueue(key="b" * 32)
+    other = await enqueue(key="b" * 32, recipe="paper")
     await until(redis, find, other.key, phase="publish", status=Status.READY)
     between = await find(refined.key)
     assert (versions(between), between.status) == ([(1, "sketch")], Status.READY)
     await idle
     found = await find(refined.key)
-    assert (found.status, found.error, versions(found)) == (Status.READY, None, BOTH)  # no attempt was counted
+    assert (found.status, found.error, versions(found)) == (Status.READY, None, ALL)  # no attempt was counted
     assert len(set(courses.pids)) == children
     assert courses.made == 1 + children
-    assert len(await speeds(redis, "sketch")) == len(await speeds(redis, "fast")) == 1
+    assert len(await speeds(redis, "sketch")) == 1
     # An interrupted course's time says nothing; one that began anew, with another child, was not interrupted.
     assert len(await speeds(redis, "balanced")) == children - 1
 
@@ -520,9 +522,9 @@ async def test_a_course_that_the_child_lost_begins_anew(
     await enqueue(key="b" * 32)
     courses = FakeCourses(1)
     await build(courses).run_until_idle()
-    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", "balanced"]
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", *REFINED]
     assert courses.made == 3  # one for `a`, whose course was put aside when an attempt at `b` killed the child
-    assert versions(await find(job.key)) == BOTH
+    assert versions(await find(job.key)) == ALL
     assert await speeds(redis, "balanced") == []  # trained from the start a second time
 
 
@@ -534,8 +536,8 @@ async def test_a_dead_workers_refinement_is_taken_over(
     courses = FakeCourses()
     await build(courses).run_until_idle()
     found = await find(job.key)
-    assert (versions(found), found.adapters[0], found.fence) == (BOTH, DRAFT, 2)
-    assert courses.begun == [("a", "sketch", Status.READY), ("a", "balanced", Status.READY)]
+    assert (versions(found), found.adapters[0], found.fence) == (ALL, DRAFT, 2)
+    assert courses.begun == [("a", stage, Status.READY) for stage in ("sketch", *REFINED)]
 
 
 async def test_a_refinement_that_ended_its_workers_is_given_up(
@@ -573,8 +575,8 @@ async def test_a_refinement_is_tried_again(redis: Redis, enqueue: Enqueue, find:
     courses = FakeCourses(1)
     await build(courses).run_until_idle()
     found = await find(job.key)
-    assert (versions(found), found.error, found.fence) == (BOTH, None, 3)
-    assert [stage for _, stage, _ in courses.begun] == ["sketch", "balanced", "sketch", "balanced"]
+    assert (versions(found), found.error, found.fence) == (ALL, None, 3)
+    assert [stage for _, stage, _ in courses.begun] == ["sketch", "light", "sketch", *REFINED]
     assert len(await speeds(redis, "balanced")) == 1  # of the attempt that went through
 
 
@@ -628,14 +630,14 @@ async def test_a_worker_that_stops_hands_its_refinement_back(
 
 
 @pytest.mark.parametrize(
-    ("had", "begun", "expected"),
+    ("had", "expected"),
     [
-        ("sketch", ["sketch", "balanced"], [(1, "sketch"), (2, "balanced")]),
-        ("paper", ["sketch", "balanced"], [(1, "paper"), (2, "sketch"), (3, "balanced")]),
+        ("sketch", ALL),
+        ("paper", [(1, "paper"), (2, "sketch"), (3, "light"), (4, "balanced")]),
     ],
 )
 async def test_a_recipe_that_a_question_asks_for_is_trained(
-    redis: Redis, enqueue: Enqueue, find: Find, build: Build, had: str, begun: list[str], expected: list[Any]
+    redis: Redis, enqueue: Enqueue, find: Find, build: Build, had: str, expected: list[Any]
 ) -> None:
     adapters = (replace(DRAFT, recipe=had),)
     job = await enqueue(status=Status.READY, recipe="balanced", adapters=adapters)
@@ -643,7 +645,7 @@ async def test_a_recipe_that_a_question_asks_for_is_trained(
     await build(courses).run_until_idle()
     found = await find(job.key)
     assert (found.status, found.unfinished, versions(found)) == (Status.READY, False, expected)
-    assert courses.begun == [("a", stage, Status.READY) for stage in begun]  # its versions answer all the while
+    assert courses.begun == [("a", stage, Status.READY) for _, stage in ALL]  # its versions answer all the while
     assert Phase.PUBLISH not in found.timeline.spans
     assert found.timeline.seconds(Phase.REFINE) is not None
 
@@ -660,8 +662,8 @@ async def test_a_document_deleted_and_uploaded_again_gets_its_first_version_firs
         await enqueue(recipe="balanced", fence=1000)
         courses.gate.set()
         await until_finished(redis, find, job.key)
-    assert versions(await find(job.key)) == BOTH
-    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", "balanced"]
+    assert versions(await find(job.key)) == ALL
+    assert [stage for key, stage, _ in courses.begun if key == "a"] == ["sketch", "sketch", *REFINED]
 
 
 async def test_a_version_stands_where_its_record_could_not_be_stored(

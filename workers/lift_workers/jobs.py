@@ -236,11 +236,15 @@ class Claim:
     async def finish(self, job: JobRecord) -> None:
         """Write a version or the job's end, and let go of it; the operator hears of one that was given up.
 
-        What is still unfinished goes on as a refinement, behind every job without a version.
+        What is still unfinished after its first version goes on as a refinement, behind every job without one. After
+        a later version the claim goes on: the next worker would have to train all of it again.
         """
+        goes_on = job.unfinished and bool(self.job.adapters)
 
         def end(pipe: Pipeline) -> None:
             _put(pipe, job, FINISHED)
+            if goes_on:
+                return
             self._drop(pipe)
             pipe.delete(job_lease_redis_key(job.key))
             pipe.srem(line_redis_key(job.owner), job.key)
@@ -250,9 +254,9 @@ class Claim:
                 pipe.zadd(DEAD_LETTERS_KEY, {job.key: job.error.failed_s})
 
         try:
-            await self._write(end, job, is_end=True)
+            await self._write(end, job, is_end=not goes_on)
         except JobCancelled:
-            if not await self._is_written(job):
+            if goes_on or not await self._is_written(job):
                 raise
             self.job, self.has_ended = job, True
 

@@ -114,7 +114,7 @@ class Course:
         stages = self._recipe.stages()
         recipe, before = stages[self._stages_done], stages[: self._stages_done]
         recipe = recipe.model_copy(update={"seed": self._recipe.seed})
-        stage = _Stage(recipe, before, self._segments, examples_before=self._examples)
+        stage = _Stage(recipe, before, self._segments, examples_before=self._examples, tasks_before=self._tasks)
         await self._trainer.send({"op": "stage", "recipe": recipe.model_dump(), "examples": stage.expected_examples})
         return stage
 
@@ -194,10 +194,17 @@ class _Stage:
     """How far one stage is: what was sent to the child, and what it made of it. Outlives being put aside."""
 
     def __init__(
-        self, recipe: Recipe, before: tuple[Recipe, ...], segments: list[Segment], *, examples_before: int
+        self,
+        recipe: Recipe,
+        before: tuple[Recipe, ...],
+        segments: list[Segment],
+        *,
+        examples_before: int,
+        tasks_before: int,
     ) -> None:
         self.recipe, self._before, self._segments = recipe, before, segments
         self.examples_before = examples_before  # trained in earlier stages
+        self._tasks_before = tasks_before  # sent in them: later epochs go over these too
         self.examples = 0  # trained in this one, an example of every epoch counted
         self.tasks = 0  # sent
         self.cover = self._cover()  # one iterator for the stage's life: what it gave was sent
@@ -224,7 +231,8 @@ class _Stage:
     def fraction(self) -> float:
         """Synthesis by segments; training by examples, their number expected from the segments done so far."""
         written = len(self.written) / max(1, self.segments)
-        expected = self.tasks * self.recipe.epochs / written if written else math.inf
+        tasks = self.tasks / written if written else math.inf  # when all segments are
+        expected = tasks * self.recipe.epochs + self._tasks_before * (self.recipe.epochs - 1)
         share = SYNTHESIS_SHARE if self.recipe.tasks_per_segment else 0.0
         return share * written + (1 - share) * self.examples / max(1, expected)
 
@@ -246,6 +254,7 @@ class _Telling:
         self._is_first_version = not job.adapters
         self._began_s = time.monotonic()
         self._told_s = 0.0
+        self._fraction = 0.0  # of the stage, which the job's own may be ahead of: that is of the version before
 
     def start(self, phase: Phase) -> None:
         if self._is_first_version:
@@ -261,9 +270,9 @@ class _Telling:
 
     async def progress(self, *, is_last: bool = False, synthesis: SynthesisUsage | None = None, **counts: int) -> None:
         """Take `counts` (fields of Progress) over; tell them, at most every REPORT_EVERY_S."""
-        before = self.job.progress
-        fraction = 1.0 if is_last else min(0.99, max(before.fraction, self.stage_of().fraction()))
-        now = replace(before, phase=self._phase(), fraction=round(fraction, 3), eta_s=self._eta_s(fraction), **counts)
+        self._fraction = 1.0 if is_last else min(0.99, max(self._fraction, self.stage_of().fraction()))
+        told: dict[str, Any] = {"phase": self._phase(), "fraction": round(self._fraction, 3), **counts}
+        now = replace(self.job.progress, eta_s=self._eta_s(self._fraction), **told)
         self.job = self.job.changed(progress=now, synthesis=synthesis or self.job.synthesis)
         if is_last or time.monotonic() - self._told_s >= REPORT_EVERY_S:
             self._told_s = time.monotonic()
