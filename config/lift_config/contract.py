@@ -93,6 +93,7 @@ JOBS_GROUP = "workers"
 JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 BULK_STREAM = "lift:jobs:bulk"  # first versions that take long, or are one of many: nobody else is to wait for them
 TURNS_KEY = "lift:turns"  # a worker moves the one of the lowest turn into BULK_STREAM, and takes it there
+LAST_TURN_KEY = "lift:last-turn"  # that a worker took from TURNS_KEY: where whoever comes next begins
 BELL_STREAM = "lift:bell"  # wakes workers for TURNS_KEY
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 STREAMS = (JOBS_STREAM, BULK_STREAM, REFINE_STREAM)  # in the order they are worked off
@@ -196,6 +197,7 @@ def chunk_field(file_name: str, number: int) -> str:
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")  # what PEFT and vLLM read; never pickle
 MANIFEST_FILE = "manifest.json"
 PARTS_FOLDER = "uploads"
+STORE_FOLDERS = ("documents", "originals", "texts", "places", "jobs", "adapters", "keys", PARTS_FOLDER)
 CLOCK_PATH = "clock"
 PROBE_PATH = "probe"
 STORE_ID_PATH = "id"

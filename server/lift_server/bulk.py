@@ -17,6 +17,7 @@ from lift_config.contract import (
     BULK_STREAM,
     JOB_FIELD,
     JOBS_GROUP,
+    LAST_TURN_KEY,
     TURNS_KEY,
     JobRecord,
     Status,
@@ -46,20 +47,23 @@ async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
 
 async def turn_of(redis: Redis, job: JobRecord) -> float:
     """The one after the last of its owner's; an owner without any begins between the two turns that come next, behind
-    whoever waits longest and before that owner's second. 0 for what waits elsewhere, or not at all."""
+    whoever waits longest and before that owner's second; where nobody waits, after the turn that was taken last, for an
+    upload under way may have got one by those that waited. 0 for what waits elsewhere, or not at all."""
     if not job.unfinished or stream_of(job) != BULK_STREAM:
         return 0.0
     async with redis.pipeline(transaction=False) as pipe:
         pipe.zrange(turns_redis_key(job.owner), -1, -1, withscores=True)
         pipe.zrange(TURNS_KEY, 0, 0, withscores=True)
-        last, first = await pipe.execute()
+        pipe.get(LAST_TURN_KEY)
+        last, first, taken = await pipe.execute()
     if last:
         return float(last[0][1]) + 1
-    return float(first[0][1]) + 0.5 if first else 1.0
+    return float(first[0][1] if first else taken or 0) + 0.5
 
 
 async def waiting(redis: Redis, job: JobRecord) -> Waiting:
-    """To be asked while the job's record is watched. A job that was claimed is its worker's to take out."""
+    """To be asked while the job's record and its owner's turns are watched. A job that was claimed is its worker's to
+    take out."""
     if job.status is not Status.QUEUED:
         return Waiting()
     async with redis.pipeline(transaction=False) as pipe:

@@ -89,7 +89,7 @@ async def cancel(state: State, owner: str, document_id: str) -> Found:
     if not job.unfinished and job.status is not Status.CANCELLED:
         message = f"The document is {job.status.value}: there is no training to cancel."
         raise ApiError(409, message, code="document_not_active", headers=NO_RETRY)
-    cancelled = await state.records.cancel(document.job_key)
+    cancelled = await state.records.cancel(document)
     if cancelled is None:
         raise DocumentNotFound
     log.info("%s cancelled", document.id)

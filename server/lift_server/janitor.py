@@ -47,14 +47,18 @@ async def clean_for_ever(
     """FIRST_S after the start, when an engine that was started too is up, and every EVERY_S."""
     await asyncio.sleep(FIRST_S)
     while True:
-        try:
-            await clean(records)
-            await clean_half_written(settings, records)
-            await clean_engines(records, engine, is_in_use)
-            await clean_blobs(records, blobs)
-        except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
-            log.exception("store, engines and cached adapters were not cleaned")
+        await _tried("the store was", clean(records))
+        await _tried("half-written objects were", clean_half_written(settings, records))
+        await _tried("engines were", clean_engines(records, engine, is_in_use))
+        await _tried("cached adapters were", clean_blobs(records, blobs))
         await asyncio.sleep(EVERY_S)
+
+
+async def _tried(what: str, cleaning: Awaitable[object]) -> None:
+    try:
+        await cleaning
+    except Exception:  # the janitor's edge: Redis or the store may be away; the next round tries again
+        log.exception("%s not cleaned", what)
 
 
 async def clean(records: Records, young_s: float = YOUNG_S) -> Counter[str]:

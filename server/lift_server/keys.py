@@ -34,6 +34,7 @@ from lift_config.contract import (
 from lift_config.settings import LimitSettings
 from lift_server.errors import RateLimited
 from lift_server.locks import Locks
+from lift_server.store import WritesInOrder, in_time
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Keys:
         self._redis = redis
         self._store = store
         self._lock = Locks(redis) if redis is not None else None
+        self._write_in_order = WritesInOrder()
         self.exist = False  # as far as this process has seen; never taken back, or a loss of Redis would open it
 
     async def create(self, name: str, owner: str | None, limits: Limits) -> tuple[str, KeyRecord]:
@@ -193,14 +195,18 @@ class Keys:
             raise LookupError(f"the key is revoked: {key.id}")
 
     async def _put(self, record: KeyRecord) -> None:
-        await obstore.put_async(self._store, key_path(record.digest), record.to_json().encode())
+        """StoreUnavailable where the store hangs."""
+        path = key_path(record.digest)
+        await self._write_in_order(path, lambda: obstore.put_async(self._store, path, record.to_json().encode()))
         await self.copy()
 
     async def _read(self, path: str) -> KeyRecord | None:
-        """None for a spoilt one, which must not keep all others from being let in."""
-        found = await obstore.get_async(self._store, path)
+        """None for a spoilt one, which must not keep all others from being let in. StoreUnavailable where the store
+        hangs."""
+        async with in_time():
+            content = bytes(await (await obstore.get_async(self._store, path)).bytes_async())
         try:
-            return KeyRecord.from_json(bytes(await found.bytes_async()))
+            return KeyRecord.from_json(content)
         except (ValueError, TypeError, KeyError):
             log.exception("%s in the store is not a key's record", path)
             return None

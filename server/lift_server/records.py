@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,7 @@ from lift_config.contract import (
     places_path,
     sets_redis_key,
     text_path,
+    turns_redis_key,
 )
 from lift_server import registry
 from lift_server.bulk import in_line, take_out, turn_of, waiting
@@ -58,7 +59,7 @@ from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, S
 from lift_server.locks import LocalLocks, Locks
 from lift_server.pool import Transactions
 from lift_server.quota import Quota
-from lift_server.store import in_time, store_id
+from lift_server.store import WritesInOrder, in_time, store_id
 from lift_server.writes import taken_up, wanted, write_document, write_job
 
 PROBE_BYTES = 2**20
@@ -74,8 +75,8 @@ class Records:
         self.transaction = Transactions(redis)
         # Of a job's key: over an upload's and a removal's several writes, so that neither undoes the other's.
         self.lock = Locks(redis)
-        # Of an owner: uploads at once each change the list that the others watch, and most would have to look again.
         self._local = LocalLocks()
+        self._write_in_order = WritesInOrder()
         # The connection to Redis was lost: until recover.py has compared, this may be an older copy, which lacks users.
         self.is_behind = False
         # Whether the store took the last write: a read-only one answers questions, and takes no uploads.
@@ -209,8 +210,7 @@ class Records:
     async def put(self, path: str, content: bytes) -> None:
         """Write an object of the store."""
         try:
-            async with in_time():
-                await obstore.put_async(self.store, path, content)
+            await self._write_in_order(path, lambda: obstore.put_async(self.store, path, content))
         except (StoreError, StoreUnavailable):
             self.are_stored = False
             raise
@@ -241,7 +241,7 @@ class Records:
                     with suppress(WatchError):  # the job, or what the owner has, changed meanwhile: look again
                         return await self._add_to_redis(document, fresh, quota)
             except StoreUnavailable:
-                raise  # it did not answer: what it took after all is the janitor's
+                raise  # it did not answer: what of a new document it took after all is the janitor's
             except (ApiError, ResponseError, StoreError) as error:  # quota, a set without its document, Redis, a disk
                 if not isinstance(error, ResponseError) or refusal(error):  # else some of it may have been written
                     await self._take_back(document)
@@ -266,12 +266,13 @@ class Records:
 
     async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
         members = map(document_redis_key, document.document_ids if document else ())
-        watching = self.transaction(job_redis_key(fresh.key), quota.watched, *members)
-        async with self._local(quota.watched), watching as pipe:
+        watched = (job_redis_key(fresh.key), quota.watched, turns_redis_key(fresh.owner), *members)
+        async with self._one_of(fresh.owner), self.transaction(*watched) as pipe:
             known = await self.job(fresh.key)
             if document:
                 await self._check_members(document)
-                await quota.keep(document.size_bytes)
+                if not await self.redis.exists(document_redis_key(document.id)):  # else it was written, unheard
+                    await quota.keep(document.size_bytes)
             elif not known:
                 raise DocumentNotFound  # deleted this moment
             job = taken_up(await self._sound(known or await self.stored_job(fresh.key)) or fresh, fresh)
@@ -326,16 +327,17 @@ class Records:
             await pipe.execute()
         return job
 
-    async def cancel(self, job_key: str) -> JobRecord | None:
-        """The job, its training ended where there was any; the worker reads of it on lift:changed.
+    async def cancel(self, document: DocumentRecord) -> JobRecord | None:
+        """The document's job, its training ended where there was any; the worker reads of it on lift:changed.
 
         With a version it stays ready: only what was to come is cancelled.
         """
+        job_key = document.job_key
         async with self.lock(job_key):
             has_lost = False
             while True:
                 try:
-                    job = await self._cancel_in_redis(job_key)
+                    job = await self._cancel_in_redis(job_key, document.owner)
                     break
                 except WatchError:  # a worker was quicker
                     has_lost = True
@@ -351,8 +353,9 @@ class Records:
         if job := await self.job(job_key):
             await self.store_job(job)
 
-    async def _cancel_in_redis(self, job_key: str) -> JobRecord | None:
-        async with self.transaction(job_redis_key(job_key)) as pipe:
+    async def _cancel_in_redis(self, job_key: str, owner: str) -> JobRecord | None:
+        watched = (job_redis_key(job_key), turns_redis_key(owner))
+        async with self._one_of(owner), self.transaction(*watched) as pipe:
             job = await self.job(job_key)
             if job is None or not job.unfinished:
                 return job
@@ -370,6 +373,18 @@ class Records:
             pipe.publish(CHANGED_CHANNEL, job_key)
             await pipe.execute()
         return job
+
+    @asynccontextmanager
+    async def _one_of(self, owner: str) -> AsyncIterator[None]:
+        """One at a time of what changes an owner's lists: each change makes those that look at them look again.
+        StoreUnavailable where what goes before waits for the store too long."""
+        lock = self._local(owner)
+        async with in_time():
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def expire(self, document: DocumentRecord) -> None:
         """Before anything of it is removed: the sweep ends what is cut off from here on, and no set is made of it."""
@@ -393,7 +408,8 @@ class Records:
 
     async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
         job_key, users_key = document.job_key, job_documents_redis_key(document.job_key)
-        async with self.transaction(users_key, job_redis_key(job_key)) as pipe:
+        watched = (users_key, job_redis_key(job_key), turns_redis_key(document.owner))
+        async with self._one_of(document.owner), self.transaction(*watched) as pipe:
             is_last = not await self.users(job_key) - {document.id}
             job = await self.job(job_key) if is_last else None
             place = await waiting(self.redis, job) if job else None
@@ -424,5 +440,4 @@ class Records:
     async def discard(self, path: str) -> None:
         """Delete from the store; nothing happens where it is gone already."""
         with suppress(FileNotFoundError):
-            async with in_time():
-                await obstore.delete_async(self.store, path)
+            await self._write_in_order(path, lambda: obstore.delete_async(self.store, path))

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import ObjectStore, from_url
 
-from lift_config.contract import CLOCK_PATH, STORE_ID_PATH
+from lift_config.contract import CLOCK_PATH, PROBE_PATH, STORE_FOLDERS, STORE_ID_PATH
 from lift_config.settings import Settings
 from lift_server.errors import StoreFull, StoreUnavailable
 
@@ -46,6 +48,28 @@ async def in_time() -> AsyncIterator[None]:
         raise StoreUnavailable from error
 
 
+class WritesInOrder:
+    """Writes to the store: of one path one after the other, also where one was given up on. It may take effect yet, and
+    would undo what comes after it: another upload's record, say, by a deletion that hung."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[Any]] = {}
+
+    async def __call__(self, path: str, write: Callable[[], Awaitable[Any]]) -> None:
+        """StoreUnavailable as in `in_time`; the waiting for what was before counts."""
+        async with in_time():
+            while before := self._running.get(path):
+                await asyncio.wait([before])
+            running = asyncio.ensure_future(_awaited(write))
+            self._running[path] = running
+            running.add_done_callback(lambda _: self._running.pop(path))
+            await asyncio.shield(running)
+
+
+async def _awaited(write: Callable[[], Awaitable[Any]]) -> None:
+    await write()
+
+
 async def stored_names(store: ObjectStore, folder: str) -> AsyncIterator[list[str]]:
     """The records of a folder of the store by name, in batches."""
     async for batch in obstore.list(store, folder):
@@ -71,15 +95,27 @@ async def store_now_s(store: ObjectStore) -> float:
 def clear_half_written(settings: Settings, before_s: float) -> int:
     """How many objects went that a killed process had half-written, of those older than `before_s`. obstore writes a
     folder's objects beside their place, as `NAME#1`, and lists none of them. A service has none."""
-    folder = store_folder(settings)
-    found = [path for path in folder.rglob("*#*") if HALF_WRITTEN.fullmatch(path.name)] if folder else []
-    deleted = 0
-    for path in found:
-        with suppress(FileNotFoundError):  # it is in its place now
+    folder, deleted = store_folder(settings), 0
+    for path in _half_written(folder) if folder else ():
+        try:
             if path.stat().st_mtime < before_s:
                 path.unlink()
                 deleted += 1
+        except FileNotFoundError:  # it is in its place now
+            continue
+        except OSError as error:
+            log.warning("%s is half-written and stays: %s", path, error)
     return deleted
+
+
+def _half_written(folder: Path) -> Iterator[Path]:
+    """Where objects lie, and nowhere else: the folder may hold what is not ours. What goes while it is looked at is
+    left out."""
+    for path in (CLOCK_PATH, PROBE_PATH, STORE_ID_PATH):
+        yield from folder.glob(f"{path}#*")
+    for name in STORE_FOLDERS:
+        for where, _, files in os.walk(folder / name):
+            yield from (Path(where, file) for file in files if HALF_WRITTEN.fullmatch(file))
 
 
 def store_folder(settings: Settings) -> Path | None:

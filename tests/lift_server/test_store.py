@@ -1,5 +1,6 @@
 """The store by its URL."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from obstore.store import GCSStore, S3Store, from_url
 
 from lift_config.settings import ServerSettings, Settings
-from lift_server.store import free_bytes, has_room, open_store
+from lift_server.errors import StoreUnavailable
+from lift_server.store import WritesInOrder, free_bytes, has_room, open_store
 
 
 def test_a_folder_is_made_and_keeps_no_empty_ones(tmp_path: Path) -> None:
@@ -24,6 +26,48 @@ def test_a_folder_is_made_and_keeps_no_empty_ones(tmp_path: Path) -> None:
 def test_a_bucket_is_opened(url: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     assert isinstance(open_store(url), kind)
+
+
+async def test_a_write_that_was_given_up_on_does_not_undo_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_server.store.ANSWER_S", 0.05)
+    write, answers, done = WritesInOrder(), asyncio.Event(), []
+
+    async def slow(name: str) -> None:
+        await answers.wait()
+        done.append(name)
+
+    async def quick(name: str) -> None:
+        done.append(name)
+
+    for _ in range(2):  # nobody gets in between, however often it is tried
+        with pytest.raises(StoreUnavailable):
+            await write("a", lambda: slow("deletion") if not done else quick("none"))
+    await write("b", lambda: quick("of another path"))
+    monkeypatch.setattr("lift_server.store.ANSWER_S", 30.0)
+    upload = asyncio.create_task(write("a", lambda: quick("upload")))
+    await asyncio.sleep(0)
+    answers.set()
+    await upload
+    assert done == ["of another path", "deletion", "upload"]
+
+
+async def test_what_was_given_up_on_and_fails_is_not_the_next_ones_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lift_server.store.ANSWER_S", 0.05)
+    write, answers = WritesInOrder(), asyncio.Event()
+
+    async def fails() -> None:
+        await answers.wait()
+        raise FileNotFoundError
+
+    async def writes() -> None:
+        return
+
+    with pytest.raises(StoreUnavailable):
+        await write("a", fails)
+    answers.set()
+    await write("a", writes)
+    with pytest.raises(FileNotFoundError):
+        await write("a", fails)
 
 
 NEARLY_ALL = 2**62  # bytes that no disk has

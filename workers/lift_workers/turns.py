@@ -1,7 +1,8 @@
 """Whose turn it is in bulk: the next of those that wait comes into the stream, where a worker claims it.
 
-In: lift:turns. Out: an entry of lift:jobs:bulk. Owners alternate, since the server gives the jobs of each a turn one
-after the other (lift_server.bulk). What a worker that dies leaves here is in one of the two places, never in neither.
+In: lift:turns. Out: an entry of lift:jobs:bulk, and which turn it was. Owners alternate, since the server gives the
+jobs of each a turn one after the other (lift_server.bulk). What a worker that dies leaves here is in one of the two
+places, never in neither.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from lift_config.contract import BULK_STREAM, JOB_FIELD, TURNS_KEY, job_redis_key, turns_redis_key
+from lift_config.contract import BULK_STREAM, JOB_FIELD, LAST_TURN_KEY, TURNS_KEY, job_redis_key, turns_redis_key
 
 
 async def admit(redis: Redis) -> bool:
@@ -33,6 +34,7 @@ async def admit(redis: Redis) -> bool:
             pipe.zrem(ranking, key)
             if early:
                 pipe.zadd(ranking, early, xx=True)
+        pipe.set(LAST_TURN_KEY, turn)
         pipe.xadd(BULK_STREAM, {JOB_FIELD: key})
         return True
 
