@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from lift_config.contract import AdapterRecord, AdapterState, DocumentRecord, JobRecord
 from lift_config.phases import Phase, Timeline
 from lift_server import documents, versions
-from lift_server.context import Prompt, full_text
+from lift_server.context import Fitted, Prompt, full_text
 from lift_server.errors import ApiError, DocumentOutdated
 from lift_server.estimate import next_s, recipe_within
 from lift_server.evidence import evidence
@@ -58,6 +58,7 @@ class Answer:
         self._adapter: AdapterRecord | None = None
         self._adapter_state = AdapterState.NONE
         self._answered_from = "base"
+        self._is_excerpt = False
         self._timeline = Timeline()
         self._timeline.start(Phase.ACCEPT, question.received_s)
         self._events: AsyncIterator[list[bytes]] | None = None
@@ -177,27 +178,37 @@ class Answer:
         document, job = self._found = await documents.find(state, self.question.owner, document_id)
         self._timeline.end(Phase.ACCEPT)
         self._job = job
-        mode, patience_s = self.question.lift.mode, self.question.lift.max_wait_s
+        mode = self.question.lift.mode
         if mode == "context":
             with self._timeline.during(Phase.FIT):
                 return self._from_base(document, await full_text(state, job))
         if mode == "auto" and self.question.dialect.FRAMED and (request := await self._at_once(document, job)):
             return request
-        return await self._from_adapter(
-            document, job, state.settings.server.max_wait_s if patience_s is None else patience_s
-        )
+        return await self._in_time(document, job)
+
+    async def _in_time(self, document: DocumentRecord, job: JobRecord) -> Request:
+        """From the adapter, waited for as long as the question says."""
+        patience_s = self.question.lift.max_wait_s
+        if patience_s is None:
+            patience_s = self._state.settings.server.max_wait_s
+        try:
+            return await self._from_adapter(document, job, patience_s)
+        except versions.NotYet as missing:
+            raise await versions.not_ready(self._state, missing) from missing
 
     async def _at_once(self, document: DocumentRecord, job: JobRecord) -> Request | None:
-        """Without waiting for a training: from a version that is there, else from the text where all of it fits."""
+        """Without waiting for a training: from a version that is there, else from the text, as much of it as fits."""
         try:
             return await self._from_adapter(document, job, patience_s=0)
+        except versions.NotYet:
+            pass
         except ApiError as error:
             if error.status != CONFLICT:
                 raise
         self._timeline.spans.pop(Phase.WAIT, None)  # it only looked
         with self._timeline.during(Phase.FIT):
-            text = await self._fitted(job.key, document, lambda prompt: prompt.whole(job))
-        return None if text is None else self._from_base(document, text)
+            fitted = await self._fitted(document, job)
+        return None if fitted is None else self._from_base(document, fitted.text)
 
     def _from_base(self, document: DocumentRecord, text: str) -> Request:
         self._answered_from = "context"
@@ -210,23 +221,26 @@ class Answer:
             raise DocumentOutdated(f"{job.base_model}, {job.base_revision}")
         adapter = self._adapter = await self._version(job, patience_s)
         self._resources.enter_context(self._state.hotload.in_use(adapter.id))
-        self._answered_from, text = "adapter", None
+        self._answered_from, fitted = "adapter", None
         if self.question.lift.mode == "hybrid":
             with self._timeline.during(Phase.FIT):
-                text = await self._fitted(job.key, document, lambda prompt: prompt.as_much_as_fits(job))
-            self._answered_from = "hybrid" if text else "adapter"
-        dialect = self.question.dialect
+                fitted = await self._fitted(document, job)
+            self._answered_from = "hybrid" if fitted else "adapter"
+        dialect, text = self.question.dialect, fitted.text if fitted else None
         body = dialect.with_defaults(dialect.frame(self.question.body, document.title, text))
         return Request(adapter.id, body | {"model": adapter.id}, adapter.id)
 
-    async def _fitted(
-        self, name: str, document: DocumentRecord, fit: Callable[[Prompt], Awaitable[str | None]]
-    ) -> str | None:
+    async def _fitted(self, document: DocumentRecord, job: JobRecord) -> Fitted | None:
         """Counted by any engine: all have the same tokenizer."""
         question = self.question
-        return await self._state.engine.somewhere(
-            name, lambda url: fit(Prompt(self._state, url, question.dialect, question.body, document.title))
-        )
+
+        async def fit(url: str) -> Fitted | None:
+            prompt = Prompt(self._state, url, question.dialect, question.body, document.title)
+            return await prompt.as_much_as_fits(job)
+
+        fitted = await self._state.engine.somewhere(job.key, fit)
+        self._is_excerpt = fitted is not None and fitted.is_excerpt
+        return fitted
 
     async def _version(self, job: JobRecord, patience_s: float) -> AdapterRecord:
         """The one asked for, or the best, waited for where it is not there yet."""
@@ -284,6 +298,7 @@ class Answer:
             "adapter_id": self._adapter.id if self._adapter else None,
             "adapter_version": self._adapter.version if self._adapter else None,
             "answered_from": self._answered_from,
+            **({"excerpt": True} if self._is_excerpt else {}),
             "ttft_s": round(self.ttft_s or 0.0, 4),
             "phases": self._whole_timeline().relative_to(self.question.received_s),
         }

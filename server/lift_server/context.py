@@ -20,10 +20,19 @@ from lift_server.state import State
 ANSWER_TOKENS = 256  # kept free for an answer; more where more was asked for
 EXCERPT_TOKENS = 1024  # of a text that does not fit: the first token waits for all of them
 LEAST_CHARS = 100
+SAMPLE_CHARS = 4000  # of a text that no worker has counted yet: what a token of it comes to
 SMALLER = 0.8  # the next try, where an excerpt's tokens turn out to be too many
 # Texts average half a character (Chinese, small vocabulary) to five a token; only single tokens are far longer, runs of
 # blanks. One above this bound may fit in theory; it is taken not to, which costs a wait. Else megabytes went in vain.
 CHARACTERS_PER_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What of a text goes into the prompt."""
+
+    text: str
+    is_excerpt: bool
 
 
 @dataclass(frozen=True)
@@ -36,28 +45,26 @@ class Prompt:
     body: Json
     title: str | None
 
-    async def whole(self, job: JobRecord) -> str | None:
-        """The text, where it fits."""
-        room = await self._room()
-        if job.tokens > room:
-            return None
-        text = await full_text(self.state, job)
-        return text if await self._fits(text, room) else None
-
-    async def as_much_as_fits(self, job: JobRecord) -> str | None:
+    async def as_much_as_fits(self, job: JobRecord) -> Fitted | None:
         """The text, or an excerpt of it that is near to the question; None where there is no room."""
         room = await self._room()
         text = await full_text(self.state, job)
         if job.tokens <= room and await self._fits(text, room):
-            return text
-        chars = min(room, EXCERPT_TOKENS) * len(text) // max(job.tokens, 1)
+            return Fitted(text, is_excerpt=False)
+        chars = min(room, EXCERPT_TOKENS) * len(text) // (job.tokens or await self._estimated_tokens(text))
         question = last_question(self.dialect.as_chat(self.body)["messages"])
         while chars >= LEAST_CHARS:
             excerpt = await self.state.passages.excerpt(job.key, partial(converted, self.state, job), question, chars)
             if await self._fits(excerpt, room):
-                return excerpt or None
+                return Fitted(excerpt, is_excerpt=True) if excerpt else None
             chars = int(chars * SMALLER)
         return None
+
+    async def _estimated_tokens(self, text: str) -> int:
+        """By its beginning."""
+        sample = text[:SAMPLE_CHARS]
+        (around, _), (counted, _) = await self._size(""), await self._size(sample)
+        return max(1, (counted - around) * len(text) // max(1, len(sample)))
 
     async def _room(self) -> int:
         """Tokens left for a text beside the question, its framing and its answer."""

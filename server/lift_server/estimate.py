@@ -1,7 +1,7 @@
 """How long until a document has a version of each recipe, told from what was measured before.
 
 In: Speeds, the queue, the document's job. Out: seconds by recipe, the one recipe that `lift.ttft_budget_s` allows, or
-how long the version that comes next will take.
+how long the version that comes next will take; which versions a training comes to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from lift_server.errors import TtftBudgetUnmet
 from lift_server.outlook import Seen, speeds, streams_before
 from lift_server.recipes import all_servable
 from lift_server.state import State
-from lift_server.versions import stages_of, will_bring
 from lift_server.writes import stream_of
 
 Measured = Mapping[str, Sequence[Speed]]
@@ -61,6 +60,17 @@ async def foretold(state: State, job: JobRecord) -> JobRecord:
         return job
     eta_s = await next_s(state, job)
     return job if eta_s is None else job.changed(progress=replace(job.progress, eta_s=float(math.ceil(eta_s))))
+
+
+def will_bring(job: JobRecord, recipe: str | None) -> bool:
+    """Whether the training wanted or under way comes to such a version; None stands for any."""
+    return job.unfinished and (recipe is None or recipe in stages_of(job))
+
+
+def stages_of(job: JobRecord) -> list[str]:
+    """The recipes of the versions that its training comes to, in order."""
+    trained = load_recipes().get(job.recipe)
+    return [stage.name for stage in trained.stages()] if trained else [job.recipe]
 
 
 def training_s(text_bytes: int, speeds: Sequence[Speed]) -> float | None:

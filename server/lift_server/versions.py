@@ -1,6 +1,7 @@
 """Which version of a document's adapter answers a question, and the wait for it.
 
-In: a job and the recipe asked for, if any. Out: the version; DocumentNotReady or DocumentStopped where there is none.
+In: a job and the recipe asked for, if any. Out: the version; where there is none, DocumentStopped, or NotYet, which is
+told as DocumentNotReady.
 """
 
 from __future__ import annotations
@@ -10,27 +11,24 @@ import math
 from functools import partial
 
 from lift_config.contract import AdapterRecord, JobRecord, Status
-from lift_config.recipe import load_recipes
 from lift_server.errors import DocumentNotFound, DocumentNotReady, DocumentStopped
+from lift_server.estimate import next_s, will_bring
 from lift_server.quota import Quota
 from lift_server.state import State
 from lift_server.writes import STOPPED
 
 
+class NotYet(Exception):
+    """There is no version of `recipe` after `waited_s`; not_ready() has what is said of it."""
+
+    def __init__(self, job: JobRecord, recipe: str | None, waited_s: float) -> None:
+        super().__init__(job.key)
+        self.job, self.recipe, self.waited_s = job, recipe, waited_s
+
+
 def version(job: JobRecord, recipe: str | None) -> AdapterRecord | None:
     """The one there is: of `recipe`, or else the best."""
     return job.version_of(recipe) if recipe else job.best()
-
-
-def will_bring(job: JobRecord, recipe: str | None) -> bool:
-    """Whether the training wanted or under way comes to such a version; None stands for any."""
-    return job.unfinished and (recipe is None or recipe in stages_of(job))
-
-
-def stages_of(job: JobRecord) -> list[str]:
-    """The recipes of the versions that its training comes to, in order."""
-    trained = load_recipes().get(job.recipe)
-    return [stage.name for stage in trained.stages()] if trained else [job.recipe]
 
 
 def refuse_stopped(job: JobRecord) -> None:
@@ -42,7 +40,8 @@ async def wait(
     state: State, job: JobRecord, recipe: str | None, patience_s: float, asked_s: float
 ) -> tuple[JobRecord, AdapterRecord]:
     """The job once it has the version. Where nothing under way brings it, it is trained for this question, which
-    came at `asked_s`, as soon as what is under way has ended; a refinement no worker has goes ahead of others."""
+    came at `asked_s`, as soon as what is under way has ended; a refinement no worker has goes ahead of others. NotYet
+    after `patience_s`."""
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + patience_s
     while (found := version(job, recipe)) is None:
@@ -51,7 +50,7 @@ async def wait(
         try:
             job = await state.watcher.until(job.key, partial(_is_told, recipe, is_refined), deadline_s - clock())
         except TimeoutError as error:
-            raise await _not_ready(state, job, recipe, patience_s) from error
+            raise NotYet(job, recipe, patience_s) from error
         refuse_stopped(job)
         if version(job, recipe) is None and not job.unfinished and (is_coming or recipe is None):
             raise _stopped(job, f"version of recipe {recipe!r}")
@@ -75,15 +74,16 @@ async def _wanted(state: State, job: JobRecord, recipe: str | None, asked_s: flo
     return wanted
 
 
-async def _not_ready(state: State, job: JobRecord, recipe: str | None, waited_s: float) -> DocumentNotReady:
-    job = await state.records.job(job.key) or job
-    progress = job.progress
+async def not_ready(state: State, missing: NotYet) -> DocumentNotReady:
+    """With how long it will take, as the worker tells, or as far as it can be foretold."""
+    job, recipe = await state.records.job(missing.job.key) or missing.job, missing.recipe
+    progress, eta_s = job.progress, job.progress.eta_s or await next_s(state, job, recipe)
     what = f"document's version of recipe {recipe!r}" if recipe else "document"
     message = (
-        f"The {what} is not ready after waiting {waited_s:g} s: {job.status.value}, "
-        f"phase {progress.phase}, {progress.fraction:.0%} done."
+        f"The {what} is not ready after waiting {missing.waited_s:g} s: {job.status.value}, "
+        f"phase {progress.phase}, {progress.fraction:.0%} done{f', about {math.ceil(eta_s)} s left' if eta_s else ''}."
     )
-    return DocumentNotReady(message, retry_after_s=min(120, max(1, math.ceil(progress.eta_s or 5))))
+    return DocumentNotReady(message, retry_after_s=min(120, max(1, math.ceil(eta_s or 5))))
 
 
 def _stopped(job: JobRecord, what: str) -> DocumentStopped:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lift_config.prompts import document_line, frame
-from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, EXCERPT_TOKENS
+from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, EXCERPT_TOKENS, SAMPLE_CHARS
 from lift_server.passages import CUT
 
 BASE = "smollm2-135m-instruct"
@@ -46,13 +46,34 @@ async def test_what_fits_to_the_token(front_end: Any, engine: Any, tokens: Any) 
     question = {"document_id": document["id"], "lift": {"mode": "auto", "max_wait_s": 0}, **tokens}
     engine.window = WORDS + AROUND + (300 if tokens else ANSWER_TOKENS)
     assert lift(await front_end.ask(**question))["answered_from"] == "context"
+    assert engine.asked[-1]["messages"] == frame(ASKED, None, TEXT)
     engine.window -= 1
-    refused = await front_end.ask(**question)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "document_not_ready")
+    told = lift(await front_end.ask(**question))
+    assert (told["answered_from"], told["excerpt"]) == ("context", True)
+    assert len(engine.asked[-1]["messages"][0]["content"]) < len(TEXT)
 
 
-async def test_a_text_that_does_not_fit_is_waited_for(front_end: Any, worker: Any, engine: Any) -> None:
-    engine.window = WORDS
+@pytest.mark.parametrize("is_counted", [True, False])
+async def test_a_long_text_is_answered_from_at_once(front_end: Any, worker: Any, engine: Any, is_counted: bool) -> None:
+    """From what the question is about, also before a worker has counted its tokens."""
+    document = await front_end.upload(LONG)
+    if is_counted:
+        job = await worker.claim(await worker.newest_job())
+        await worker.write(job.changed(tokens=len(LONG.split())))
+    engine.window = 1500
+    asked = {"document_id": document["id"], "lift": {"mode": "auto"}}
+    told = lift(await front_end.ask("How many bees does keeper number 333 keep?", **asked))
+    assert (told["answered_from"], told["excerpt"], told["adapter_id"]) == ("context", True, None)
+    excerpt = engine.asked[0]["messages"][0]["content"]
+    assert "Keeper number 333 of Orvel keeps 333 bees." in excerpt
+    assert EXCERPT_TOKENS * 0.8 < len(excerpt.split()) < EXCERPT_TOKENS + AROUND
+    adapter = await worker.train()
+    told = lift(await front_end.ask(**asked))
+    assert (told["answered_from"], told["adapter_id"], "excerpt" in told) == ("adapter", adapter.id, False)
+
+
+async def test_where_no_text_fits_the_adapter_is_waited_for(front_end: Any, worker: Any, engine: Any) -> None:
+    engine.window = ANSWER_TOKENS
     document = await front_end.upload(TEXT)
     asking = asyncio.create_task(front_end.ask(document_id=document["id"], lift={"mode": "auto"}))
     await front_end.waits()
@@ -66,12 +87,14 @@ async def test_what_cannot_fit_is_not_tokenized(front_end: Any, worker: Any, eng
     long = "word " * 100 * CHARACTERS_PER_TOKEN
     question = {"lift": {"mode": "auto", "max_wait_s": 0}}
     document = await front_end.upload(long)
-    assert (await front_end.ask(document_id=document["id"], **question)).status_code == 409
+    assert lift(await front_end.ask(document_id=document["id"], **question))["excerpt"]
+    assert max(map(len, engine.tokenized)) < SAMPLE_CHARS + 100
+    engine.tokenized.clear()
     document = await front_end.upload(TEXT)
     job = await worker.claim(await worker.newest_job())
     await worker.write(job.changed(tokens=101))
-    assert (await front_end.ask(document_id=document["id"], **question)).status_code == 409
-    assert max(map(len, engine.tokenized)) < 100
+    assert lift(await front_end.ask(document_id=document["id"], **question))["excerpt"]
+    assert max(map(len, engine.tokenized)) < len(TEXT)
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled", "outdated"])
@@ -86,7 +109,7 @@ async def test_auto_answers_where_no_adapter_ever_will(front_end: Any, worker: A
         await worker.write(job.changed(base_model="another"))
     question = {"document_id": document["id"], "lift": {"mode": "auto"}}
     assert lift(await front_end.ask(**question))["answered_from"] == "context"
-    engine.window = WORDS
+    engine.window = ANSWER_TOKENS
     refused = await front_end.ask(**question)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, f"document_{end}")
 
@@ -121,7 +144,7 @@ async def test_hybrid_takes_what_the_question_is_about_of_a_text_that_does_not_f
     engine.window = 1500
     asked = {"document_id": document["id"], "lift": {"mode": "hybrid"}}
     told = lift(await front_end.ask("How many bees does keeper number 333 keep?", **asked))
-    assert (told["answered_from"], told["adapter_id"]) == ("hybrid", adapter.id)
+    assert (told["answered_from"], told["excerpt"], told["adapter_id"]) == ("hybrid", True, adapter.id)
     (system, question) = engine.asked[0]["messages"]
     excerpt = system["content"]
     assert "Keeper number 333 of Orvel keeps 333 bees." in excerpt

@@ -396,12 +396,12 @@ async def test_it_expires_with_the_first_of_its_documents(front_end: Any, redis:
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["deleted", "marked"])
 async def test_a_set_made_while_its_document_is_deleted(
-    front_end: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+    front_end: Any, start: Any, redis: Any, store: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
 ) -> None:
     """All of the set is in the store already, and its documents were found to be there. A deletion that has only begun
-    has looked for sets and found none."""
+    has looked for sets and found none. By another server: one waits for its own uploads of that owner."""
     ids = await two(front_end)
-    state = front_end.app.state.lift
+    state, other = front_end.app.state.lift, (await start()).app.state.lift
     keep = state.records._check_members
 
     async def checked_then_deleted(document: DocumentRecord) -> None:
@@ -409,9 +409,9 @@ async def test_a_set_made_while_its_document_is_deleted(
         monkeypatch.setattr(state.records, "_check_members", keep)
         assert len(holding(store, "eleven bees")) == 4  # two originals, two texts
         if is_whole:
-            await documents.delete(state, "default", ids[0])
+            await documents.delete(other, "default", ids[0])
         else:
-            await state.records.expire(await state.records.document(ids[0]))
+            await other.records.expire(await other.records.document(ids[0]))
             assert await state.records.sets_of(ids[0]) == []
 
     monkeypatch.setattr(state.records, "_check_members", checked_then_deleted)

@@ -214,5 +214,6 @@ async def test_progress_of_the_version_waited_for_is_told(front_end: Any, worker
     answer = await front_end.ask(document_id=document["id"], lift={"recipe": "balanced", "max_wait_s": 0})
     assert code(answer) == (409, "document_not_ready")
     assert answer.headers["retry-after"] == "9"
+    assert "about 9 s left" in answer.json()["error"]["message"]
     assert "'balanced' is not ready" in answer.json()["error"]["message"]
     assert "25% done" in answer.json()["error"]["message"]

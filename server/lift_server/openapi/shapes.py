@@ -219,6 +219,9 @@ class Lift(_Loose):
     adapter_id: str | None = Field(description="whose weights answered")
     adapter_version: int | None = Field(description="its number among the document's versions")
     answered_from: Literal["adapter", "hybrid", "context", "base"] = Field(description="`base`: no document was named")
+    excerpt: Literal[True] | None = Field(
+        None, description="of a text that does not fit, what is near to the question was in the prompt"
+    )
     adapter_eta_s: float | None = Field(
         None, description="where the text answered: seconds until there is an adapter, as far as is known"
     )
