@@ -9,7 +9,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -141,7 +141,7 @@ def _up(args: argparse.Namespace) -> int:
 
     settings = _settings()
     if args.ray:
-        check_cluster(settings, is_installed=_has_ray())
+        check_cluster(settings, os.environ, is_installed=_has_ray())
     return run_up(settings, os.environ, ray=args.ray)
 
 
@@ -149,7 +149,7 @@ def _down(args: argparse.Namespace) -> int:
     import asyncio
 
     settings = _settings()
-    check_cluster(settings, is_installed=_has_ray())
+    check_cluster(settings, os.environ, is_installed=_has_ray())
     from lift_server.cluster.fleet import Fleet, FleetError
 
     try:
@@ -169,7 +169,7 @@ def _has_ray() -> bool:
     return find_spec("ray") is not None
 
 
-def check_cluster(settings: Settings, *, is_installed: bool) -> None:
+def check_cluster(settings: Settings, environment: Mapping[str, str], *, is_installed: bool) -> None:
     """UsageError where another host could not take part."""
     if not is_installed:
         raise UsageError("--ray: Ray is not installed: pip install 'lift-serve[ray]'")
@@ -182,6 +182,10 @@ def check_cluster(settings: Settings, *, is_installed: bool) -> None:
         raise UsageError(f"--ray: all hosts must share these settings: set {', '.join(missing)}")
     if settings.engine.urls:
         raise UsageError("--ray: engine.urls must be empty: the engines are found in Redis")
+    if not environment.get("RAY_AUTH_MODE"):  # Ray would let in everybody, who could run code on all hosts
+        raise UsageError(
+            "--ray: set RAY_AUTH_MODE=token, as for `ray start` (docs/how-to/ray.md); or disabled, where nobody else is"
+        )
 
 
 def _ask_server(args: argparse.Namespace) -> int:

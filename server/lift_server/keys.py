@@ -201,12 +201,14 @@ class Keys:
         await self.copy()
 
     async def _read(self, path: str) -> KeyRecord | None:
-        """None for a spoilt one, which must not keep all others from being let in. StoreUnavailable where the store
-        hangs."""
-        async with in_time():
-            content = bytes(await (await obstore.get_async(self._store, path)).bytes_async())
+        """None for a spoilt one, which must not keep all others from being let in, and for one that was deleted.
+        StoreUnavailable where the store hangs."""
         try:
+            async with in_time():
+                content = bytes(await (await obstore.get_async(self._store, path)).bytes_async())
             return KeyRecord.from_json(content)
+        except FileNotFoundError:
+            return None
         except (ValueError, TypeError, KeyError):
             log.exception("%s in the store is not a key's record", path)
             return None

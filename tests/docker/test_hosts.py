@@ -76,7 +76,8 @@ def test_what_kuberay_sets_are_settings_that_a_cluster_can_run_with(
     for name, value in {**given, **{one["name"]: one["value"] for one in container["env"]}}.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
-    check_cluster(settings, is_installed=True)
+    mode = objects["RayCluster", "lift"]["spec"]["authOptions"]["mode"]
+    check_cluster(settings, {"RAY_AUTH_MODE": mode}, is_installed=True)
     hosts = objects["RayCluster", "lift"]["spec"]["workerGroupSpecs"][1]["maxReplicas"]
     assert settings.cluster.together  # an engine and a worker on each host's GPU
     assert settings.cluster.engines_max <= hosts
@@ -119,7 +120,7 @@ def test_what_compose_sets_are_settings_that_a_cluster_can_run_with(
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
     settings = Settings()
-    check_cluster(settings, is_installed=True)
+    check_cluster(settings, environment, is_installed=True)
     assert settings.redis_url == "redis://:secret@secret:6379/0"
     assert settings.redis.blobs_url == "redis://:secret@secret:6380/0"
     assert parser().parse_args(services["first"]["command"][2].partition("exec lift-serve ")[2].split()).ray == "auto"

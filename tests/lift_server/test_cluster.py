@@ -25,6 +25,7 @@ from lift_server.launcher.up import Commands
 pytestmark = pytest.mark.timeout(240)  # starting Ray's processes takes as long as the machine is busy
 
 ENGINE, OTHER, WORKER = Member("engine", 0), Member("engine", 1), Member("worker", 0)
+WITH_TOKEN = {"RAY_AUTH_MODE": "token"}
 MODEL = {"path_or_id": "/a/folder", "revision": "r1", "served_name": "smol"}
 TELL = "import json, os, sys, time; print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ)]), flush=True);"
 STAND_IN = (sys.executable, "-c", TELL + "time.sleep(600)")
@@ -294,11 +295,13 @@ async def test_up_is_started_again_after_kill_9_and_finds_what_runs_and_down_end
 
 def test_a_cluster_wants_ray_and_what_its_hosts_share(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"pip install 'lift-serve\[ray\]'"):
-        check_cluster(settings(tmp_path), is_installed=False)
-    check_cluster(settings(tmp_path), is_installed=True)
+        check_cluster(settings(tmp_path), WITH_TOKEN, is_installed=False)
+    check_cluster(settings(tmp_path), WITH_TOKEN, is_installed=True)
     with pytest.raises(UsageError, match=r"set REDIS_URL, store_url, engine[.]api_key"):
-        check_cluster(Settings(home=tmp_path), is_installed=True)
+        check_cluster(Settings(home=tmp_path), WITH_TOKEN, is_installed=True)
     given = settings(tmp_path)
     fixed = given.model_copy(update={"engine": given.engine.model_copy(update={"urls": ("http://a:1",)})})
     with pytest.raises(UsageError, match=r"engine[.]urls must be empty"):
-        check_cluster(fixed, is_installed=True)
+        check_cluster(fixed, WITH_TOKEN, is_installed=True)
+    with pytest.raises(UsageError, match="set RAY_AUTH_MODE=token"):
+        check_cluster(settings(tmp_path), {}, is_installed=True)

@@ -198,6 +198,18 @@ async def test_one_that_is_replaced_while_it_is_revoked_ends_too(front_end: Any)
     assert await active(front_end, mine) == 0
 
 
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("is_deleted", [True, False], ids=["deleted", "spoilt"])
+async def test_one_whose_record_is_lost_cannot_be_changed(
+    front_end: Any, store: Path, method: str, path: str, is_deleted: bool
+) -> None:
+    mine = await holder(front_end)
+    await holder(front_end)
+    record = store / "keys" / f"{mine.record.digest}.json"
+    record.unlink() if is_deleted else record.write_text("{")
+    assert refusal(await mine.call(method, path)) == (401, "invalid_api_key")
+
+
 async def test_where_redis_cannot_be_told_the_old_one_is_still_good(front_end: Any, redis: Any) -> None:
     mine = await holder(front_end)
     await redis.set(KEYS_KEY, "no number")  # INCR fails

@@ -53,7 +53,7 @@ function open(id) {
 function show(isChosen) {
   leave();
   const id = location.hash.slice(1);
-  const isDocument = id.startsWith("doc_");
+  const isDocument = /^doc_[0-9a-f]{24}$/.test(id); // it becomes part of a path
   byId("welcome").hidden = isDocument;
   list.select(isDocument ? id : null);
   if (isDocument) showDocument(id, isChosen);

@@ -41,7 +41,10 @@ async def replace(request: Request, response: Response, state: CurrentState, own
 @router.delete("")
 async def revoke(request: Request, state: CurrentState, _: CurrentOwner) -> KeyRevoked:
     """The key of this request is refused from now on. Documents stay, for the owner's other keys."""
-    return KeyRevoked(id=(await state.gate.keys.revoke(_shown(request).id)).id)
+    try:
+        return KeyRevoked(id=(await state.gate.keys.revoke(_shown(request).id)).id)
+    except LookupError as error:  # its record is gone from the store, or spoilt
+        raise InvalidApiKey(is_given=True) from error
 
 
 async def _key_object(request: Request, state: State, owner: str) -> KeyObject:
