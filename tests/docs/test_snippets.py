@@ -7,6 +7,7 @@ printed. Those of other people's clients run in the environments of scripts/inst
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_every_block_has_a_language_and_is_run_read_or_excused(page: Path) -> No
 def looks_like_commands(block: Block) -> bool:
     starts = ("$ ", "./scripts", ".venv/bin", "curl ", "lift-serve ", "pip ")
     return block.reason is None and block.code.startswith(starts)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_our_command_is_named_where_it_lies(page: Path) -> None:
+    """Nothing puts .venv/bin into a reader's PATH; the blocks' own has it, for Node.js."""
+    shell = [block for block in code_of(page) if block.language in (SHELL, CONSOLE)]
+    assert [str(block) for block in shell if re.search(r"(?<![\w/-])lift-serve\s", block.code)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
