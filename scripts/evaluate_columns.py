@@ -18,7 +18,7 @@ from evaluate_metrics import choice, measure
 from evaluate_scorer import Answered, Tokens
 from lift_config.prompts import Message
 from lift_config.segment import segment
-from lift_server.context import EXCERPT_TOKENS
+from lift_server.context import EXCERPT_TOKENS, LONG_TOKENS, NEAR_TOKENS
 from lift_server.convert.converter import Converted
 from lift_server.passages import Index
 
@@ -127,13 +127,16 @@ def as_much_as_fits(document: Document, model: Model, window: int) -> str | None
 
 
 def excerpts(document: Document, model: Model, window: int) -> list[str | None]:
-    """For each question all of the text, or what is near to the question."""
+    """For each question all of the text, a long one with what is near to the question behind it; or that alone."""
     text, questions, free = document["text"], document["qa"], room(document, model, window)
-    tokens = len(model.tokens(text))
-    if tokens <= free:
+    tokens, index = len(model.tokens(text)), Index(Converted(text, {}))
+    if tokens <= LONG_TOKENS and tokens <= free:
         return [text] * len(questions)
-    index, chars = Index(Converted(text, {})), min(EXCERPT_TOKENS, free) * len(text) // tokens
-    return [index.excerpt(qa["question"], chars) or None for qa in questions]
+    size = NEAR_TOKENS if tokens <= free else min(EXCERPT_TOKENS, free)
+    found = [index.excerpt(qa["question"], size * len(text) // tokens) for qa in questions]
+    if tokens > free:
+        return [near or None for near in found]
+    return [text + near if tokens + len(model.tokens(near)) < free else text for near in (CUT + one for one in found)]
 
 
 def room(document: Document, model: Model, window: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lift_config.prompts import document_line, frame
-from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, EXCERPT_TOKENS, SAMPLE_CHARS
+from lift_server.context import ANSWER_TOKENS, CHARACTERS_PER_TOKEN, EXCERPT_TOKENS, NEAR_TOKENS, SAMPLE_CHARS
 from lift_server.passages import CUT
 
 BASE = "smollm2-135m-instruct"
@@ -133,6 +133,30 @@ async def test_hybrid_takes_all_of_a_text_that_fits(front_end: Any, worker: Any,
     assert (told["answered_from"], told["adapter_id"]) == ("hybrid", adapter.id)
     assert {"wait", "load", "fit", "prefill"} <= told["phases"].keys()
     assert engine.asked == [{"model": adapter.id, "messages": frame(ASKED, None, TEXT), "min_tokens": 1}]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "auto", "context"])
+async def test_behind_a_long_text_stands_what_is_near_to_the_question(
+    front_end: Any, worker: Any, engine: Any, mode: str
+) -> None:
+    """But for `context`, which is compared with; the text comes first, as in every question about it."""
+    document = await front_end.upload(LONG)
+    if mode == "hybrid":
+        await worker.train()
+    asked = {"document_id": document["id"], "lift": {"mode": mode}}
+    engine.window = len(LONG.split()) + 2 * NEAR_TOKENS + ANSWER_TOKENS
+    told = lift(await front_end.ask("How many bees does keeper number 333 keep?", **asked))
+    assert "excerpt" not in told
+    whole, _, near = engine.asked[-1]["messages"][0]["content"].partition(CUT)
+    assert whole == frame(ASKED, None, LONG)[0]["content"]
+    if mode == "context":
+        assert not near
+        return
+    assert "Keeper number 333 of Orvel keeps 333 bees." in near
+    assert NEAR_TOKENS * 0.8 < len(near.split()) < NEAR_TOKENS * 1.2
+    engine.window -= NEAR_TOKENS
+    lift(await front_end.ask("How many bees does keeper number 333 keep?", **asked))
+    assert engine.asked[-1]["messages"][0]["content"] == whole
 
 
 async def test_hybrid_takes_what_the_question_is_about_of_a_text_that_does_not_fit(

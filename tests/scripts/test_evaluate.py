@@ -42,9 +42,10 @@ def test_documents_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_begins_another_is_not_trained_by_itself() -> None:
-    assert courses(["balanced"]) == {"balanced": ["balanced/sketch", "balanced"]}
-    assert courses(["sketch", "balanced"]) == {"balanced": ["sketch", "balanced"]}
-    assert courses(["balanced", "max"]) == {"balanced": ["balanced/sketch", "balanced"], "max": [None, "max"]}
+    alone = ["balanced/sketch", "balanced/light", "balanced"]
+    assert courses(["balanced"]) == {"balanced": alone}
+    assert courses(["sketch", "balanced"]) == {"balanced": ["sketch", "balanced/light", "balanced"]}
+    assert courses(["balanced", "max"]) == {"balanced": alone, "max": [None, None, "max"]}
     assert courses(["fast", "paper"]) == {"fast": ["fast"], "paper": ["paper"]}
 
 
@@ -157,8 +158,9 @@ async def test_a_broken_run_goes_on(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "state.jsonl"
     before = await run(model, State(path, {}), trained.open(), units=7)
     after = await run(model, State(path, {}), trained.open())
-    # Four columns and an off-topic one without an adapter; four with the draft's and four with the recipe's own.
-    assert (before, after) == (7, 2 * (5 + 2 * 8) - 7)
+    # Four columns and an off-topic one without an adapter; four with `sketch`'s and four with `balanced`'s own; three,
+    # without the text beside it, with the version between.
+    assert (before, after) == (7, 2 * (5 + 2 * (4 + 3 + 4)) - 7)
     courses_ = [(title, "balanced", seed) for title in "AB" for seed in (0, 1)]
     assert trained.asked == [courses_[0], *courses_]
     assert {path.name[0] for path in tmp_path.glob("*-*")} == {"1"}  # of the broken run; others go when they are scored

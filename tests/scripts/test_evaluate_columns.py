@@ -67,6 +67,17 @@ def test_hybrid_reads_the_products_excerpt_where_the_text_does_not_fit() -> None
     assert max(len(first), len(second)) <= 1000 - ANSWER_TOKENS - len("LogWho lit it 150 times?")
 
 
+def test_hybrid_reads_what_is_near_behind_a_long_text_as_the_product() -> None:
+    text = " ".join(f"The lamp of Orvel was lit {number} times a year." for number in range(200))
+    asked = document(text) | {"qa": [{"question": "Who lit it 150 times?", "answers": ["Edda"]}]}
+    (found,) = texts(HYBRID, asked, Letters(), len(text) + 1000)
+    assert found is not None
+    whole, _, near = found.partition(CUT)
+    assert whole == text
+    assert "lit 150 times" in near
+    assert len(near) <= context.NEAR_TOKENS
+
+
 def test_a_text_is_cut_to_its_beginning_and_end_in_equal_parts() -> None:
     text = "a" * 50 + "m" * 900 + "z" * 50
     assert cut(text, 100 + CUT_TOKENS, Letters()) == "a" * 50 + CUT + "z" * 50
