@@ -28,7 +28,14 @@ sys.path.insert(0, str(ROOT))
 from tests.lift_server.conftest import FakeEngine, FakeWorker
 
 from fuzz_cases import TEXT, Case
-from lift_config.contract import BELL_STREAM, DEFAULT_OWNER, STREAMS, job_redis_key, open_uploads_redis_key
+from lift_config.contract import (
+    BELL_STREAM,
+    DEFAULT_OWNER,
+    STREAMS,
+    TURN_STREAMS,
+    job_redis_key,
+    open_uploads_redis_key,
+)
 from lift_workers.turns import admit
 
 CONVERSION_S = 120.0  # convert/converter.py's own bound: a file is read in a process of its own
@@ -182,7 +189,7 @@ async def _train(worker: FakeWorker) -> None:
         for stream, entries in await worker.redis.xread(seen, block=500):
             for entry, fields in entries:
                 seen[stream.decode()] = entry
-                while await admit(worker.redis):
+                while any([await admit(worker.redis, stream) for stream in TURN_STREAMS]):
                     pass
                 key = fields[b"job"].decode()
                 if await worker.redis.exists(job_redis_key(key)) and (job := await worker.job(key)).unfinished:

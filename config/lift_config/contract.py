@@ -18,10 +18,11 @@ Redis (`{…}` is filled in; all values are strings, structured ones JSON):
 | lift:jobs                    | STREAM  | server         | worker         | entry deleted when acknowledged   |
 | lift:line:{owner}            | SET     | server, worker | server         | its first versions in lift:jobs   |
 | lift:jobs:bulk               | STREAM  | worker         | worker         | likewise; behind lift:jobs        |
-| lift:turns                   | ZSET    | server, worker | server, worker | waiting for bulk: jobs, score: turn |
-| lift:turns:{owner}           | ZSET    | server, worker | server, worker | likewise, one owner's             |
+| lift:jobs:refine             | STREAM  | worker         | worker         | likewise; behind both             |
+| {stream}:turns               | ZSET    | server, worker | server, worker | who waits for it: jobs, score: turn |
+| {stream}:turns:{owner}       | ZSET    | server, worker | server, worker | likewise, one owner's             |
+| {stream}:last-turn           | STRING  | worker         | server, worker | the turn that was taken last      |
 | lift:bell                    | STREAM  | server         | worker         | one entry, that names no job      |
-| lift:jobs:refine             | STREAM  | server, worker | worker         | likewise; behind both             |
 | lift:dead-letters            | ZSET    | server, worker | server         | members: jobs, score: failed_s   |
 | lift:speeds:{recipe}         | LIST    | worker         | server         | Speed, the newest SPEEDS_KEPT     |
 | lift:changed                 | channel | server, worker | server         | message: a job's key              |
@@ -92,11 +93,10 @@ JOBS_STREAM = "lift:jobs"
 JOBS_GROUP = "workers"
 JOB_FIELD = "job"  # a stream entry's only field: the key of the job to train
 BULK_STREAM = "lift:jobs:bulk"  # first versions that take long, or are one of many: nobody else is to wait for them
-TURNS_KEY = "lift:turns"  # a worker moves the one of the lowest turn into BULK_STREAM, and takes it there
-LAST_TURN_KEY = "lift:last-turn"  # that a worker took from TURNS_KEY: where whoever comes next begins
-BELL_STREAM = "lift:bell"  # wakes workers for TURNS_KEY
 REFINE_STREAM = "lift:jobs:refine"  # jobs with a version already; they step back for those without one
 STREAMS = (JOBS_STREAM, BULK_STREAM, REFINE_STREAM)  # in the order they are worked off
+TURN_STREAMS = (BULK_STREAM, REFINE_STREAM)  # a worker moves the job of the lowest turn there, and takes it
+BELL_STREAM = "lift:bell"  # wakes workers for what waits for its turn
 DEAD_LETTERS_KEY = "lift:dead-letters"
 CHANGED_CHANNEL = "lift:changed"
 DOCUMENTS_KEY = "lift:documents"
@@ -124,8 +124,13 @@ def line_redis_key(owner: str) -> str:
     return f"lift:line:{owner}"
 
 
-def turns_redis_key(owner: str) -> str:
-    return f"{TURNS_KEY}:{owner}"
+def turns_redis_key(stream: str, owner: str | None = None) -> str:
+    """Of all that wait for one of TURN_STREAMS, or of one owner's."""
+    return f"{stream}:turns" if owner is None else f"{stream}:turns:{owner}"
+
+
+def last_turn_redis_key(stream: str) -> str:
+    return f"{stream}:last-turn"
 
 
 def sets_redis_key(document_id: str) -> str:

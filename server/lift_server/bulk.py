@@ -1,30 +1,30 @@
 """A job's place among those that wait: which of them nobody else should have to wait for, whose turn comes when.
 
 In: a job about to be queued, or to be no longer. Out: the job, marked as bulk or not; its turn; what takes it out. Bulk
-is a long text, or one of many of its owner's; it gives way to what comes into lift:jobs (lift_workers.worker), and
-waits in lift:turns, from which workers take the lowest turn (lift_workers.turns).
+is a long text, or one of many of its owner's; it gives way to what comes into lift:jobs (lift_workers.worker). Bulk and
+refinements wait for their turn (lift_config.turns), and workers take the lowest (lift_workers.turns).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from lift_config.contract import (
-    BULK_STREAM,
     JOB_FIELD,
     JOBS_GROUP,
-    LAST_TURN_KEY,
-    TURNS_KEY,
+    TURN_STREAMS,
     JobRecord,
     Status,
     job_redis_key,
     line_redis_key,
     turns_redis_key,
 )
+from lift_config.turns import turn_in
 from lift_server.writes import stream_of
 
 LONG_BYTES = 32_000  # of text: some 8k tokens
@@ -45,34 +45,29 @@ async def in_line(redis: Redis, job: JobRecord) -> JobRecord:
     return job.changed(is_bulk=is_bulk)
 
 
+def turns_of(owner: str) -> list[str]:
+    """What to watch where a turn of the owner's is given or taken back."""
+    return [turns_redis_key(stream, owner) for stream in TURN_STREAMS]
+
+
 async def turn_of(redis: Redis, job: JobRecord) -> float:
-    """The one after the last of its owner's; an owner without any begins between the two turns that come next, behind
-    whoever waits longest and before that owner's second; where nobody waits, after the turn that was taken last, for an
-    upload under way may have got one by those that waited. 0 for what waits elsewhere, or not at all."""
-    if not job.unfinished or stream_of(job) != BULK_STREAM:
-        return 0.0
-    async with redis.pipeline(transaction=False) as pipe:
-        pipe.zrange(turns_redis_key(job.owner), -1, -1, withscores=True)
-        pipe.zrange(TURNS_KEY, 0, 0, withscores=True)
-        pipe.get(LAST_TURN_KEY)
-        last, first, taken = await pipe.execute()
-    if last:
-        return float(last[0][1]) + 1
-    return float(first[0][1] if first else taken or 0) + 0.5
+    """In the stream that it is to wait for; 0 where it waits for no turn."""
+    stream = stream_of(job)
+    return await turn_in(redis, stream, job.owner) if job.unfinished and stream in TURN_STREAMS else 0.0
 
 
 async def waiting(redis: Redis, job: JobRecord) -> Waiting:
-    """To be asked while the job's record and its owner's turns are watched. A job that was claimed is its worker's to
-    take out."""
-    if job.status is not Status.QUEUED:
-        return Waiting()
+    """To be asked while the job's record and its owner's turns are watched. An entry that was claimed is its worker's
+    to take out."""
+    stream = stream_of(job)
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.xrange(stream_of(job))  # short: an owner has MOST_IN_LINE in lift:jobs, and a worker one of bulk
-        pipe.zrange(turns_redis_key(job.owner), 0, 1, withscores=True)
+        pipe.xrange(stream)  # short: an owner has MOST_IN_LINE in lift:jobs, and a worker one of the others
+        pipe.zrange(turns_redis_key(stream, job.owner), 0, 1, withscores=True)
         entries, first = await pipe.execute()
     is_first = len(first) == 2 and first[0][0] == job.key
+    is_claimed = job.status is not Status.QUEUED
     return Waiting(
-        entries=[entry for entry, fields in entries if fields.get(JOB_FIELD) == job.key],
+        entries=[entry for entry, fields in entries if fields.get(JOB_FIELD) == job.key and not is_claimed],
         heirs={first[1][0]: first[0][1]} if is_first else {},
     )
 
@@ -83,10 +78,15 @@ def take_out(pipe: Pipeline, job: JobRecord, place: Waiting) -> None:
     if place.entries:
         pipe.xack(stream_of(job), JOBS_GROUP, *place.entries)
         pipe.xdel(stream_of(job), *place.entries)
-    for key in (TURNS_KEY, turns_redis_key(job.owner)):
+    leave_turns(pipe, job, place.heirs)
+
+
+def leave_turns(pipe: Pipeline, job: JobRecord, heirs: Mapping[str, float] | None = None) -> None:
+    stream = stream_of(job)
+    for key in (turns_redis_key(stream), turns_redis_key(stream, job.owner)):
         pipe.zrem(key, job.key)
-        if place.heirs:
-            pipe.zadd(key, {**place.heirs}, xx=True)  # unless a worker took it this moment
+        if heirs:
+            pipe.zadd(key, {**heirs}, xx=True)  # unless a worker took it this moment
 
 
 async def _of_owner(redis: Redis, owner: str) -> int:

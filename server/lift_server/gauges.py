@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from lift_config.contract import DEAD_LETTERS_KEY, JOBS_GROUP, TURNS_KEY
+from lift_config.contract import DEAD_LETTERS_KEY, JOBS_GROUP, turns_redis_key
 from lift_server import documents
 from lift_server.metrics import STREAMS, Queues
 from lift_server.state import State
@@ -28,17 +28,17 @@ async def queues(redis: Redis) -> Queues | None:
     pipe = redis.pipeline(transaction=False)
     for stream in STREAMS.values():
         pipe.xlen(stream)
+        pipe.zcard(turns_redis_key(stream))
         pipe.xpending(stream, JOBS_GROUP)
-    pipe.zcard(TURNS_KEY)
     pipe.zcard(DEAD_LETTERS_KEY)
     pipe.zrange(DEAD_LETTERS_KEY, 0, 0, desc=True, withscores=True)
     try:
-        *found, turns, dead_letters, newest = map(_answered, await pipe.execute(raise_on_error=False))
+        *found, dead_letters, newest = map(_answered, await pipe.execute(raise_on_error=False))
     except (RedisError, OSError):
         return None
-    taken = {name: _pending(answer) for name, answer in zip(STREAMS, found[1::2], strict=True)}
-    waiting = {name: length - taken[name] for name, length in zip(STREAMS, found[::2], strict=True)}
-    waiting["bulk"] += turns
+    taken = {name: _pending(answer) for name, answer in zip(STREAMS, found[2::3], strict=True)}
+    counts = zip(STREAMS, found[::3], found[1::3], strict=True)
+    waiting = {name: length - taken[name] + turns for name, length, turns in counts}
     return Queues(waiting, taken, dead_letters, newest[0][1] if newest else 0.0)
 
 

@@ -14,11 +14,12 @@ from redis.asyncio import Redis
 
 from lift_config.contract import (
     STREAMS,
-    TURNS_KEY,
+    TURN_STREAMS,
     document_redis_key,
     job_redis_key,
     limits_redis_key,
     owner_redis_key,
+    turns_redis_key,
 )
 from lift_config.settings import LimitSettings
 from lift_server.errors import InsufficientQuota, RateLimited
@@ -80,7 +81,8 @@ class Quota:
         async with self._redis.pipeline(transaction=False) as pipe:
             for stream in STREAMS:
                 pipe.xlen(stream)
-            pipe.zcard(TURNS_KEY)
+            for stream in TURN_STREAMS:
+                pipe.zcard(turns_redis_key(stream))
             queued = sum(await pipe.execute())
         if queued >= limit:
             raise RateLimited(f"{limit} documents in the queue of all", kind="queue", retry_after_s=QUEUE_RETRY_S)

@@ -21,7 +21,6 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError, WatchError
 
 from lift_config.contract import (
-    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_LETTERS_KEY,
     DOCUMENTS_KEY,
@@ -30,7 +29,6 @@ from lift_config.contract import (
     MANIFEST_FILE,
     PROBE_PATH,
     STORE_KEY,
-    TURNS_KEY,
     WHOLE_KEY,
     DocumentRecord,
     JobRecord,
@@ -52,7 +50,7 @@ from lift_config.contract import (
     turns_redis_key,
 )
 from lift_server import registry
-from lift_server.bulk import in_line, take_out, turn_of, waiting
+from lift_server.bulk import in_line, leave_turns, take_out, turn_of, turns_of, waiting
 from lift_server.convert.clean import Places
 from lift_server.convert.converter import Converted
 from lift_server.errors import ApiError, DocumentNotFound, StorageUnavailable, StoreUnavailable, refusal
@@ -154,8 +152,8 @@ class Records:
         return [key for stream in streams for key in (await self._queued(stream, most))[:most]]
 
     async def _queued(self, stream: str, most: int | None) -> list[str]:
-        is_bulk = stream == BULK_STREAM  # asked first: what a worker takes meanwhile is there twice, and never missing
-        turns: Any = await self.redis.zrange(TURNS_KEY, 0, most - 1 if most else -1) if is_bulk else []
+        # Turns first: what a worker takes meanwhile is there twice, and never missing.
+        turns: Any = await self.redis.zrange(turns_redis_key(stream), 0, most - 1 if most else -1)
         entries = await self.redis.xrange(stream, count=most) or []
         return [str(fields.get(JOB_FIELD)) for _, fields in entries if fields] + [str(key) for key in turns]
 
@@ -266,7 +264,7 @@ class Records:
 
     async def _add_to_redis(self, document: DocumentRecord | None, fresh: JobRecord, quota: Quota) -> JobRecord:
         members = map(document_redis_key, document.document_ids if document else ())
-        watched = (job_redis_key(fresh.key), quota.watched, turns_redis_key(fresh.owner), *members)
+        watched = (job_redis_key(fresh.key), quota.watched, *turns_of(fresh.owner), *members)
         async with self._one_of(fresh.owner), self.transaction(*watched) as pipe:
             known = await self.job(fresh.key)
             if document:
@@ -321,8 +319,9 @@ class Records:
                 job = wanted(job, job.changed(recipe=recipe, received_s=received_s))
                 await self.store_job(job)
             elif await self.redis.exists(job_lease_redis_key(job_key)) or job_key in await self.queued(JOBS_STREAM):
-                return job  # a worker has it, or will soon; else its entry in lift:jobs:refine is one too many
+                return job  # a worker has it, or will soon
             pipe.multi()  # type: ignore[no-untyped-call]
+            leave_turns(pipe, job)
             write_job(pipe, job, stream=JOBS_STREAM)
             await pipe.execute()
         return job
@@ -354,7 +353,7 @@ class Records:
             await self.store_job(job)
 
     async def _cancel_in_redis(self, job_key: str, owner: str) -> JobRecord | None:
-        watched = (job_redis_key(job_key), turns_redis_key(owner))
+        watched = (job_redis_key(job_key), *turns_of(owner))
         async with self._one_of(owner), self.transaction(*watched) as pipe:
             job = await self.job(job_key)
             if job is None or not job.unfinished:
@@ -408,7 +407,7 @@ class Records:
 
     async def _remove_from_redis(self, document: DocumentRecord) -> JobRecord | None:
         job_key, users_key = document.job_key, job_documents_redis_key(document.job_key)
-        watched = (users_key, job_redis_key(job_key), turns_redis_key(document.owner))
+        watched = (users_key, job_redis_key(job_key), *turns_of(document.owner))
         async with self._one_of(document.owner), self.transaction(*watched) as pipe:
             is_last = not await self.users(job_key) - {document.id}
             job = await self.job(job_key) if is_last else None

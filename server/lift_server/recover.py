@@ -16,7 +16,7 @@ from redis.exceptions import WatchError
 from lift_config.contract import (
     DOCUMENTS_KEY,
     STREAMS,
-    TURNS_KEY,
+    TURN_STREAMS,
     WHOLE_KEY,
     DocumentRecord,
     JobRecord,
@@ -25,6 +25,7 @@ from lift_config.contract import (
     job_documents_redis_key,
     job_path,
     job_redis_key,
+    turns_redis_key,
 )
 from lift_server.bulk import turn_of
 from lift_server.keys import Keys
@@ -141,7 +142,7 @@ async def _enqueue_lost(records: Records, keys: list[str]) -> int:
 
 
 async def _enqueue(records: Records, key: str) -> None:
-    async with records.transaction(job_redis_key(key), TURNS_KEY, *STREAMS) as pipe:
+    async with records.transaction(job_redis_key(key), *map(turns_redis_key, TURN_STREAMS), *STREAMS) as pipe:
         (job,) = await records.jobs([key])
         if job is None or not job.unfinished or key in await _queued(records):
             return

@@ -15,7 +15,7 @@ from lift_config.contract import (
     JOB_FIELD,
     JOBS_STREAM,
     REFINE_STREAM,
-    TURNS_KEY,
+    TURN_STREAMS,
     DocumentRecord,
     JobRecord,
     Progress,
@@ -26,9 +26,9 @@ from lift_config.contract import (
     line_redis_key,
     owner_redis_key,
     sets_redis_key,
-    turns_redis_key,
 )
 from lift_config.phases import Phase, Timeline
+from lift_config.turns import wait_for_turn
 
 STOPPED = frozenset({Status.FAILED, Status.CANCELLED})
 
@@ -61,9 +61,8 @@ def write_job(pipe: Pipeline, job: JobRecord, turn: float = 0.0, stream: str | N
 
 def enqueue(pipe: Pipeline, job: JobRecord, turn: float, stream: str | None = None) -> None:
     stream = stream or stream_of(job)
-    if stream == BULK_STREAM:
-        pipe.zadd(TURNS_KEY, {job.key: turn})
-        pipe.zadd(turns_redis_key(job.owner), {job.key: turn})
+    if stream in TURN_STREAMS:
+        wait_for_turn(pipe, stream, job.key, job.owner, turn)
         pipe.xadd(BELL_STREAM, {JOB_FIELD: ""}, maxlen=1, approximate=False)  # no job's: it would outlive a deletion
         return
     pipe.xadd(stream, {JOB_FIELD: job.key})

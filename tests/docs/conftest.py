@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.lift_server.conftest import FakeEngine, FakeWorker, FrontEnd, engine, front_end, start, store, worker
 
-from lift_config.contract import BELL_STREAM, JOBS_STREAM, STREAMS, WORKER_PREFIX, job_redis_key
+from lift_config.contract import BELL_STREAM, JOBS_STREAM, STREAMS, TURN_STREAMS, WORKER_PREFIX, job_redis_key
 from lift_config.recipe import load_recipes
 from lift_workers.turns import admit
 
@@ -53,7 +53,7 @@ async def train_all(worker: FakeWorker) -> None:
 
 
 async def admit_all(worker: FakeWorker) -> None:
-    while await admit(worker.redis):
+    while any([await admit(worker.redis, stream) for stream in TURN_STREAMS]):
         pass
 
 

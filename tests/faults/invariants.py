@@ -72,8 +72,7 @@ def of_redis(product: Product, shown: dict[str, list[Json]]) -> Iterator[str]:
             if pending := redis.xpending(stream, JOBS_GROUP)["pending"]:
                 yield f"{stream} has {pending} entries pending"
         keys = {str(key) for key in redis.scan_iter("lift:*", count=1000)}
-        places = ("lift:turns", "lift:line:")
-        yield from (f"{key} is left behind" for key in sorted(keys) if key.startswith(places))
+        yield from (f"{key} is left behind" for key in sorted(keys) if key.startswith("lift:line:") or ":turns" in key)
         yield from (f"{key} is left behind" for key in sorted(keys) if key.endswith(":lease"))
         ids = {document["id"] for documents in shown.values() for document in documents}
         records = {key for key in keys if key.startswith("lift:document:")}

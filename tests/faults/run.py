@@ -22,7 +22,7 @@ from tests.faults.load import Load
 from tests.faults.plan import plan
 from tests.product import API_KEY, Key, Product, until
 
-from lift_config.contract import DOCUMENTS_KEY, STREAMS, TURNS_KEY
+from lift_config.contract import DOCUMENTS_KEY, STREAMS, TURN_STREAMS, turns_redis_key
 from lift_server.engine import Engine
 from lift_server.janitor import clean, clean_engines
 from lift_server.launcher.embedded import embedded_url
@@ -115,7 +115,8 @@ def _at_rest(product: Product, keys: dict[str, Key]) -> dict[str, list[Json]]:
         found = {name: _documents(product, key) for name, key in keys.items()}
         documents = [document for documents in found.values() for document in documents]
         with redis.Redis.from_url(url) as client:
-            waiting = [client.zcard(TURNS_KEY), *map(client.xlen, STREAMS)]
+            turns = map(turns_redis_key, TURN_STREAMS)
+            waiting = [*map(client.zcard, turns), *map(client.xlen, STREAMS)]
             is_at_work = client.zcard(DOCUMENTS_KEY) > len(documents) or any(waiting)
         return None if is_at_work or any(document["unfinished"] for document in documents) else found
 

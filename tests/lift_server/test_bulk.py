@@ -13,27 +13,32 @@ from lift_config.contract import (
     BULK_STREAM,
     JOBS_GROUP,
     JOBS_STREAM,
+    REFINE_STREAM,
     STREAMS,
-    TURNS_KEY,
+    TURN_STREAMS,
+    AdapterRecord,
+    Status,
     job_lease_redis_key,
     line_redis_key,
+    turns_redis_key,
 )
 from lift_server import bulk
 from lift_workers.fence import JobCancelled
 from lift_workers.jobs import Claim, Queue
 from lift_workers.turns import admit
 
+BULK_TURNS, REFINE_TURNS = map(turns_redis_key, TURN_STREAMS)
 TEXT = "The lighthouse keeper of Orvel keeps {} bees."
 
 
 async def lengths(redis: Redis) -> list[int]:
     """Of the queue, what waits for its turn in bulk included."""
     first, *others = [await redis.xlen(stream) for stream in STREAMS]
-    return [first, await redis.zcard(TURNS_KEY), *others]
+    return [first, await redis.zcard(BULK_TURNS), *others]
 
 
 async def last_in_bulk(worker: Any) -> Any:
-    return await worker.job((await worker.redis.zrange(TURNS_KEY, -1, -1))[0].decode())
+    return await worker.job((await worker.redis.zrange(BULK_TURNS, -1, -1))[0].decode())
 
 
 async def long_ones(who: Any, count: int) -> list[str]:
@@ -89,7 +94,7 @@ async def test_bulk_stays_bulk_where_redis_is_rebuilt(
     await redis.flushall()
     await start()
     assert await lengths(redis) == [0, 1, 0, 0]
-    await redis.delete(TURNS_KEY)
+    await redis.delete(BULK_TURNS)
     await start()
     assert await lengths(redis) == [0, 1, 0, 0]
     await start()
@@ -126,7 +131,7 @@ async def test_owners_take_turns_in_bulk(start: Any, redis: Redis, workers: int)
     assert order.index("b") <= 2
     assert [order[:number].count("c") for number in (3, 5, 7)] == [1, 2, 3]
     assert (order.count("a"), await lengths(redis)) == (30 - workers, [0, 0, 34, 0])
-    assert await redis.keys("lift:turns*") == []
+    assert await redis.keys("*:turns*") == []
 
 
 @pytest.mark.usefixtures("all_are_long")
@@ -150,14 +155,14 @@ async def test_turns_go_on_where_nobody_waits_for_a_moment(start: Any, redis: Re
     a, b = await holder(front_end), await holder(front_end)
     *_, last = await long_ones(a, 9)
     job_key = (await front_end.app.state.lift.records.document(last)).job_key
-    turn = await redis.zscore(TURNS_KEY, job_key)
+    turn = await redis.zscore(BULK_TURNS, job_key)
     queue = Queue(redis, "w", 60.0)
     for _ in range(8):
         await claimed(queue)
-    await redis.zrem(TURNS_KEY, job_key)  # as if it was not written yet
+    await redis.zrem(BULK_TURNS, job_key)  # as if it was not written yet
     assert await lengths(redis) == [0, 0, 8, 0]
     await long_ones(b, 3)
-    await redis.zadd(TURNS_KEY, {job_key: turn})
+    await redis.zadd(BULK_TURNS, {job_key: turn})
     order = await owners_in_order([await claimed(queue) for _ in range(4)], a, b)
     assert order.index("a") <= 1
 
@@ -171,7 +176,7 @@ async def test_a_worker_that_dies_costs_nobody_the_turn(start: Any, redis: Redis
     dead = Queue(redis, "dead", 60.0)
     begun = (await claimed(dead)).job.key
     assert await dead._next(BULK_STREAM)  # it read an entry, and began nothing
-    assert await admit(redis)  # it let one in, and read nothing
+    assert await admit(redis, BULK_STREAM)  # it let one in, and read nothing
     await long_ones(b, 1)
     await redis.delete(job_lease_redis_key(begun))
     held = [one["message_id"] for one in await redis.xpending_range(BULK_STREAM, JOBS_GROUP, "-", "+", 9)]
@@ -282,3 +287,60 @@ async def test_a_job_that_ended_is_in_no_line(start: Any, redis: Redis, worker: 
     for number in range(2):
         await a.upload(TEXT.format(f"again {number}"))
     assert (await lengths(redis))[1] == 1
+
+
+async def to_be_refined(queue: Queue) -> str:
+    """The next job, with its first version: it waits for its turn."""
+    claim = await claimed(queue)
+    draft = AdapterRecord(f"{claim.job.key}-{1:012x}", 1, claim.job.base_model, "sketch", 16, 1, 0.0)
+    await claim.finish(claim.job.changed(status=Status.READY, adapters=(draft,)))
+    return claim.job.key
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+async def test_a_refinement_that_is_cancelled_or_deleted_takes_no_turn(start: Any, redis: Redis, how: str) -> None:
+    front_end = await start(limits={"max_queued": 3})
+    a, b = await holder(front_end), await holder(front_end)
+    queue = Queue(redis, "w", 60.0)
+    unwanted = await long_ones(a, 2)
+    wanted = [*await long_ones(b, 1)]
+    for _ in range(3):
+        await to_be_refined(queue)
+    assert (await b.upload("One too many.")).status_code == 429
+    for document_id in unwanted:
+        path = f"/v1/documents/{document_id}"
+        await (a.call("POST", f"{path}/cancel") if how == "cancel" else a.call("DELETE", path))
+    assert await redis.zcard(REFINE_TURNS) == 1
+    assert (await b.upload("Not too many.")).status_code == 200
+    await to_be_refined(queue)
+    job_key = (await front_end.app.state.lift.records.document(wanted[0])).job_key
+    assert (await claimed(queue)).job.key == job_key
+
+
+async def test_a_refinement_somebody_waits_for_leaves_its_turn(start: Any, redis: Redis) -> None:
+    front_end = await start()
+    a = await holder(front_end)
+    queue = Queue(redis, "w", 60.0)
+    await long_ones(a, 2)
+    _, last = [await to_be_refined(queue) for _ in range(2)]
+    await front_end.app.state.lift.records.want(last, "balanced", 0.0)
+    assert (await redis.zcard(REFINE_TURNS), await redis.xlen(JOBS_STREAM)) == (1, 1)
+    claim = await claimed(queue)
+    assert (claim.job.key, claim.stream) == (last, JOBS_STREAM)
+
+
+async def test_a_refinement_that_is_uploaded_again_waits_for_its_turn(start: Any, worker: Any, redis: Redis) -> None:
+    front_end = await start()
+    a, b = await holder(front_end), await holder(front_end)
+    queue = Queue(redis, "w", 60.0)
+    await long_ones(a, 3)
+    for _ in range(3):
+        await to_be_refined(queue)
+    document = (await b.upload(TEXT.format("no"))).json()
+    await worker.train("sketch")
+    await b.call("POST", f"/v1/documents/{document['id']}/cancel")
+    await redis.delete(JOBS_STREAM, REFINE_STREAM)  # the stand-in leaves its entries there
+    assert (await b.upload(TEXT.format("no"))).json()["status"] == "ready"
+    assert await redis.zcard(REFINE_TURNS) == 4
+    claims = [await claimed(queue) for _ in range(4)]
+    assert await owners_in_order(claims, a, b) == "abaa"

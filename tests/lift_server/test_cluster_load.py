@@ -10,15 +10,16 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from lift_config.contract import (
+    BULK_STREAM,
     ENGINES_KEY,
     JOBS_GROUP,
     JOBS_STREAM,
-    TURNS_KEY,
     WORKER_PREFIX,
     AdapterState,
     EngineRecord,
     engine_redis_key,
     job_redis_key,
+    turns_redis_key,
 )
 from lift_config.phases import Timeline
 from lift_config.settings import SloSettings
@@ -108,7 +109,7 @@ async def test_how_long_the_oldest_document_waits_that_no_worker_was_given(decod
 async def test_a_long_document_waits_since_its_upload(decoding: Redis) -> None:
     """Bulk has turns, which tell no time."""
     now_s = (await decoding.time())[0]
-    await decoding.zadd(TURNS_KEY, {"a": 1.0, "b": 2.0})
+    await decoding.zadd(turns_redis_key(BULK_STREAM), {"a": 1.0, "b": 2.0})
     await decoding.hset(job_redis_key("a"), "received_s", str(now_s - 60))
     load = await Watch(decoding, "http://127.0.0.1:9/metrics").load()
     assert load.waiting == 2

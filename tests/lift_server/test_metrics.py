@@ -16,10 +16,10 @@ from lift_config.contract import (
     JOBS_GROUP,
     JOBS_STREAM,
     REFINE_STREAM,
-    TURNS_KEY,
     WORKER_PREFIX,
     Status,
     owner_redis_key,
+    turns_redis_key,
 )
 from lift_config.settings import SloSettings
 from lift_server import gauges
@@ -169,9 +169,9 @@ async def test_jobs_are_counted_by_stream(front_end: Any, redis: Any) -> None:
         for _ in range(count):
             await redis.xadd(stream, {"job": "none"})
     assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 3.0, ("bulk",): 4.0, ("refine",): 2.0}
-    await redis.zadd(TURNS_KEY, {"waiting": 1.0})
+    await redis.zadd(turns_redis_key(BULK_STREAM), {"waiting": 1.0})
     assert (await scraped(front_end, "lift_jobs_waiting"))[("bulk",)] == 5.0
-    await redis.delete(TURNS_KEY)
+    await redis.delete(turns_redis_key(BULK_STREAM))
     await redis.xgroup_create(JOBS_STREAM, JOBS_GROUP, id="0")
     await redis.xreadgroup(JOBS_GROUP, "a worker", {JOBS_STREAM: ">"}, count=1)
     assert await scraped(front_end, "lift_jobs_waiting") == {("first",): 2.0, ("bulk",): 4.0, ("refine",): 2.0}

@@ -60,11 +60,12 @@ async def test_a_start_queues_lost_refinements_behind_first_versions(start: Any,
     assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)  # nothing was lost
     await redis.delete("lift:jobs", "lift:jobs:refine")
     await start()
-    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)
+    assert (await redis.xlen("lift:jobs"), await redis.zcard("lift:jobs:refine:turns")) == (1, 1)
     await redis.flushall()
     await start()
-    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (1, 1)
-    assert (await worker.newest_job("lift:jobs:refine")).status.value == "ready"
+    assert (await redis.xlen("lift:jobs"), await redis.zcard("lift:jobs:refine:turns")) == (1, 1)
+    (waiting,) = await redis.zrange("lift:jobs:refine:turns", 0, -1)
+    assert (await worker.job(waiting.decode())).status.value == "ready"
 
 
 async def test_an_upload_finds_a_job_that_only_the_store_knows(front_end: Any, worker: Any, redis: Any) -> None:

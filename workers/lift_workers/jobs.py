@@ -19,7 +19,6 @@ from redis.exceptions import ResponseError
 
 from lift_config.contract import (
     BELL_STREAM,
-    BULK_STREAM,
     CHANGED_CHANNEL,
     DEAD_LETTERS_KEY,
     JOB_FIELD,
@@ -28,6 +27,7 @@ from lift_config.contract import (
     REFINE_STREAM,
     SPEEDS_KEPT,
     STREAMS,
+    TURN_STREAMS,
     WORKER_PREFIX,
     Failure,
     JobRecord,
@@ -41,6 +41,7 @@ from lift_config.contract import (
     line_redis_key,
     speeds_redis_key,
 )
+from lift_config.turns import turn_in, wait_for_turn
 from lift_workers.fence import JobCancelled, begun, check, claimable, gives_way, lease_of
 from lift_workers.race import ended
 from lift_workers.turns import admit
@@ -48,7 +49,7 @@ from lift_workers.turns import admit
 Report = Callable[[JobRecord, LearningRecord], Awaitable[None]]
 """Takes a job with newer values of REPORTED; whatever else it carries is not written."""
 
-AWAITED = (JOBS_STREAM, BELL_STREAM)  # first versions: a worker without work begins them at once
+AWAITED = (JOBS_STREAM, BELL_STREAM)  # a worker without work begins at once what these tell of
 REPORTED = ("progress", "timeline", "tokens", "synthesis")
 FINISHED = (*REPORTED, "status", "unfinished", "adapters", "error")
 
@@ -144,7 +145,7 @@ class Queue:
             streams: Any = await self.redis.xreadgroup(JOBS_GROUP, self.name, {stream: ">"}, count=1)
             if streams:
                 return _decoded(*streams[0][1][0])
-            if stream != BULK_STREAM or not await admit(self.redis):
+            if stream not in TURN_STREAMS or not await admit(self.redis, stream):
                 return None
 
     async def _create_groups(self) -> None:
@@ -236,10 +237,11 @@ class Claim:
     async def finish(self, job: JobRecord) -> None:
         """Write a version or the job's end, and let go of it; the operator hears of one that was given up.
 
-        What is still unfinished after its first version goes on as a refinement, behind every job without one. After
-        a later version the claim goes on: the next worker would have to train all of it again.
+        What is still unfinished after its first version waits for its turn as a refinement, behind every job without
+        one. After a later version the claim goes on: the next worker would have to train all of it again.
         """
         goes_on = job.unfinished and bool(self.job.adapters)
+        turn = await turn_in(self._queue.redis, REFINE_STREAM, job.owner) if job.unfinished else 0.0
 
         def end(pipe: Pipeline) -> None:
             _put(pipe, job, FINISHED)
@@ -249,7 +251,7 @@ class Claim:
             pipe.delete(job_lease_redis_key(job.key))
             pipe.srem(line_redis_key(job.owner), job.key)
             if job.unfinished:
-                pipe.xadd(REFINE_STREAM, {JOB_FIELD: job.key})
+                wait_for_turn(pipe, REFINE_STREAM, job.key, job.owner, turn)
             if job.error and job.error.attempts:
                 pipe.zadd(DEAD_LETTERS_KEY, {job.key: job.error.failed_s})
 

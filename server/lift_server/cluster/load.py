@@ -15,9 +15,9 @@ from lift_config.contract import (
     BULK_STREAM,
     JOBS_GROUP,
     JOBS_STREAM,
-    TURNS_KEY,
     AdapterState,
     job_redis_key,
+    turns_redis_key,
 )
 from lift_server.cluster.keeper import Role
 from lift_server.cluster.scaling import Load
@@ -105,7 +105,7 @@ async def _oldest_wait_s(redis: Redis) -> float:
 
 
 async def _next_turn_s(redis: Redis) -> float | None:
-    first = await redis.zrange(TURNS_KEY, 0, 0)
+    first = await redis.zrange(turns_redis_key(BULK_STREAM), 0, 0)
     received = await redis.hget(job_redis_key(str(first[0])), "received_s") if first else None
     return float(received) if received else None
 
