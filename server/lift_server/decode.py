@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable
 from itertools import islice
 
 from lift_server import places
 from lift_server.convert.converter import Converted
 from lift_server.convert.kinds import Kind, is_utf16, kind_of
+from lift_server.convert.nfc import composed
 from lift_server.convert.refusal import Refused
 from lift_server.errors import ApiError, InvalidRequest
 
@@ -53,7 +53,8 @@ async def plain_text(content: bytes, param: str) -> Converted:
 
 
 def normalize(text: str) -> str:
-    return unicodedata.normalize("NFC", text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+    """Refused where marks stand in a row as in no text (convert/nfc.py)."""
+    return composed(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _told(refused: Refused, param: str) -> ApiError:
@@ -75,7 +76,10 @@ def _checked_text(given: str, filename: str | None, param: str) -> Converted:
 
 def _checked(given: str, param: str) -> str:
     """Normalised; ApiError where it is less than a sentence."""
-    text = normalize(given)
+    try:
+        text = normalize(given)
+    except Refused as refused:
+        raise _told(refused, param) from refused
     if "\x00" in text:
         raise ApiError(415, "The document holds NUL bytes, so it is not text.", code="unsupported_format", param=param)
     if not text.strip():

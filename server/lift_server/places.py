@@ -17,6 +17,10 @@ MARKED_UP = (".md", ".markdown", ".rst", ".tex", ".txt")  # `#` begins a comment
 MAX_HEADING_CHARS = 200
 FENCE = re.compile(r"\s{0,3}(?:```|~~~)")
 ATX = re.compile(r"#{1,6}\s+\S")
+MARKUP = re.compile(
+    r"""^(?:[ \t]*(?:```|~~~|\\(?:part|chapter|(?:sub){0,2}section))|\#{1,6}[ \t]|[=\-~^"'*+\#`]{3})""", re.MULTILINE
+)
+PIECE_CHARS = 2**18
 UNDERLINE = re.compile(r"([=\-~^\"'*+#`])\1{2,}\s*")
 SECTION = re.compile(r"\s*\\(?:part|chapter|(?:sub){0,2}section)\*?(?:\[[^\]]*\])?\{(.+?)\}")
 
@@ -64,16 +68,33 @@ def _name(text: str, at: int) -> str:
 
 
 def _headings(text: str) -> Iterator[int]:
-    last, last_at, at = "", 0, 0
     is_code = False
-    for line in text.splitlines(keepends=True):
+    for at in _marked_lines(text):
+        line = text[at : _end_of_line(text, at)]
         is_code ^= bool(FENCE.match(line))
-        if not is_code:
-            if ATX.match(line) or SECTION.match(line):
-                yield at
-            elif _is_title(last) and UNDERLINE.fullmatch(line) and len(line) >= 0.7 * len(last):
-                yield last_at
-        last, last_at, at = line, at, at + len(line)
+        if is_code:
+            continue
+        if ATX.match(line) or SECTION.match(line):
+            yield at
+        elif UNDERLINE.fullmatch(line):
+            above = text.rfind("\n", 0, max(0, at - 1)) + 1
+            if _is_title(text[above:at]) and len(line) >= 0.7 * (at - above):
+                yield above
+
+
+def _marked_lines(text: str) -> Iterator[int]:
+    """Where those begin that may be markup. Not line by line: a text may have millions. In pieces, since Python lets no
+    other thread run while it searches."""
+    start = 0
+    while start < len(text):
+        end = _end_of_line(text, start + PIECE_CHARS)
+        for found in MARKUP.finditer(text, start, end):
+            yield found.start()
+        start = end
+
+
+def _end_of_line(text: str, at: int) -> int:
+    return text.find("\n", at) + 1 or len(text)
 
 
 def _is_title(line: str) -> bool:

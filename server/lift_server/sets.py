@@ -6,6 +6,7 @@ order, the one there is. Only the texts are needed: how far the documents' own t
 
 from __future__ import annotations
 
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -14,7 +15,6 @@ from lift_config.contract import DOCUMENT_ID, DocumentRecord, JobRecord
 from lift_server import documents
 from lift_server.context import full_text
 from lift_server.convert.converter import Converted
-from lift_server.decode import normalize
 from lift_server.documents import Found
 from lift_server.errors import ApiError, DocumentNotFound, InvalidRequest
 from lift_server.question import Question
@@ -112,7 +112,7 @@ async def _sections(state: State, members: list[Found]) -> list[Section]:
     sections = []
     for document, job in members:
         text = await full_text(state, job)
-        name = normalize(document.title or document.filename or _beginning(text))
+        name = unicodedata.normalize("NFC", document.title or document.filename or _beginning(text))
         section = Section(name, f'Document "{name}":{BETWEEN}{text.strip()}', document)
         left_bytes -= len(section.text.encode()) + len(BETWEEN)
         if left_bytes < 0:  # before the next one is read

@@ -16,7 +16,7 @@ import pytest
 from tests.lift_server import made_files
 from tests.lift_server.made_files import chart, diagram, docx, epub, graphic, lines, paragraph, pdf, pptx, shape, xlsx
 
-from lift_server.convert import archive, legacy, mail, notebook, rtf, sheet, subtitles, webpage
+from lift_server.convert import archive, legacy, mail, notebook, rows, rtf, sheet, subtitles, webpage
 from lift_server.convert import pdf as pdf_reader
 from lift_server.convert.clean import cleaned, with_places
 from lift_server.convert.kinds import Kind, kind_of, media_of
@@ -428,6 +428,92 @@ def test_what_a_mail_carries_is_read_too() -> None:
         "Attached, but not read: lamp.png (The file is an image)\n\n"
         "Attached, but not read: more.zip (it is an archive in an archive; pack its files themselves)"
     )
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b'To: "\xff <',
+        b"From: [",
+        b"Cc: a: b@c.example, d: e@f.example;;",
+        b'Content-Type: multipart/mixed; boundary=x; name*0*="',
+        b"Content-Disposition: attachment; filename*0*",
+    ],
+)
+def test_malformed_fields_of_a_mail_cost_nothing_else(field: bytes) -> None:
+    name = field.partition(b":")[0]
+    given = next((line for line in MAIL.split(b"\n") if line.startswith(name)), b"MIME-Version: 1.0")
+    assert "Die T\u00fcr ist offen." in cleaned(mail.read(MAIL.replace(given, field, 1)))
+
+
+@pytest.mark.parametrize("charset", ["undefined", "none-such", "idna", "a\x00b", "hex"])
+def test_a_charset_that_is_none(charset: str) -> None:
+    letter = MAIL.replace(b"text/html\n", f'text/html; charset="{charset}"\n'.encode()).replace(
+        b"Die T=FCr ist offen.", b""
+    )
+    assert cleaned(mail.read(letter)).split("\n\n")[1] == "Not this one."
+    page = f'<meta charset="{charset}"><p>The horn is loud.</p>'.encode()
+    assert webpage.read(page) == "The horn is loud.\n"
+
+
+def test_no_part_of_a_mail_is_passed_over_unsaid() -> None:
+    """Parts within parts, as mailing lists wrap them; files beside the version that nobody reads; a report's fields; a
+    mail that is one file."""
+    wrapped = b"""Subject: Minutes
+Content-Type: multipart/mixed; boundary=a
+
+--a
+Content-Type: multipart/alternative; boundary=b
+
+--b
+Content-Type: text/plain
+
+See below.
+--b
+Content-Type: multipart/mixed; boundary=c
+
+--c
+Content-Type: text/html
+
+<p>See below.</p>
+--c
+Content-Type: text/csv; name=rooms.csv
+
+room,floor
+Lamp,7
+--c--
+--b--
+--a
+Content-Type: multipart/mixed; boundary=d
+
+--d
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mail.example
+
+Final-Recipient: rfc822; edda@example.com
+--d
+Content-Type: application/pdf; name=a.pdf
+
+--d--
+--a
+Content-Type: text/plain
+
+Sent by a list.
+--a--
+"""
+    assert cleaned(mail.read(wrapped)) == (
+        "Subject: Minutes\n\nSee below.\n\nrooms.csv\n\nroom: Lamp; floor: 7\n\nReporting-MTA: dns; mail.example\n\n"
+        "Final-Recipient: rfc822; edda@example.com\n\nAttached, but not read: a.pdf (it has no text)\n\nSent by a list."
+    )
+    alone = b"Subject: Rooms\nContent-Type: text/csv; name=r.csv\n\nroom,floor\nLamp,7\n"
+    assert cleaned(mail.read(alone)) == "Subject: Rooms\n\nr.csv\n\nroom: Lamp; floor: 7"
+
+
+def test_a_table_of_one_row_is_read() -> None:
+    assert list(rows.lines([["Room", "Floor"]])) == ["Room | Floor"]
+    assert list(rows.lines([["Rooms"], ["Room", "Floor"], ["", ""]])) == ["Rooms", "Room | Floor"]
+    assert list(rows.lines([["Room", "Floor"], ["Lamp", "7"]])) == ["Room: Lamp; Floor: 7"]
 
 
 def test_mails_in_mails_have_an_end() -> None:

@@ -122,6 +122,7 @@ REFUSED = {
     "a hole": (sparse(), "too_large", "larger than the limit"),
     "a member that leads back": (backwards(), "conversion_failed", "damaged"),
     "no header after the first": (TWO[:1536] + b"x" * 512, "conversion_failed", "damaged or cut off"),
+    "cut between two files": (TWO[:1536], "conversion_failed", "damaged or cut off"),
     "half a header": (TWO[:1700], "conversion_failed", "damaged or cut off"),
     "a picture": (tar({"a.png": b"\x89PNG"}), "unsupported_format", "'a.png' in the tar archive: The file is an image"),
 }

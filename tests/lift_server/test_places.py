@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 
+from lift_server import places
 from lift_server.convert.clean import HEADING, PAGE, cleaned, with_places
 from lift_server.places import Whereabouts, of_text
 
@@ -11,9 +14,9 @@ MARKED = f"\n\n{PAGE.format(1)}{HEADING}The \x00horn\n\nBlasts of e\u0301t\u00e9
 
 
 def test_marks_are_taken_out_and_what_is_left_is_the_same() -> None:
-    text, places = with_places(MARKED)
+    text, found = with_places(MARKED)
     assert text == cleaned(MARKED) == "The horn\n\nBlasts of \u00e9t\u00e9, fine. More."
-    assert places == {"headings": [0], "pages": [(0, 1), (text.index("More"), 2)]}
+    assert found == {"headings": [0], "pages": [(0, 1), (text.index("More"), 2)]}
 
 
 @pytest.mark.parametrize("text", [f"a\n\n{HEADING}\n\nb", f"a\n{PAGE.format(2)}", "a\ufdd1x\ufdd2", "plain"])
@@ -33,9 +36,17 @@ def test_marks_that_stand_before_nothing_cost_the_places_not_the_text(text: str)
     ],
 )
 def test_headings_of_text_as_it_is(text: str, filename: str | None, found: list[str]) -> None:
-    places = of_text(text, filename)
-    where = Whereabouts(text, places)
-    assert [where.heading(at, at) for at in places.get("headings", [])] == found
+    of_file = of_text(text, filename)
+    where = Whereabouts(text, of_file)
+    assert [where.heading(at, at) for at in of_file.get("headings", [])] == found
+
+
+def test_headings_in_a_long_text() -> None:
+    """It is searched in pieces."""
+    lines = [f"# {number}\n\n" + "The horn is loud. " * 40 + "\n\n" for number in range(2000)]
+    text = "".join(lines)
+    assert len(text) > 5 * places.PIECE_CHARS
+    assert of_text(text, None)["headings"] == [0, *accumulate(map(len, lines[:-1]))]
 
 
 def test_what_is_above_a_span() -> None:

@@ -101,7 +101,7 @@ async def test_an_upload_takes_a_refinement_up_again(front_end: Any, worker: Any
     again = await front_end.upload(TEXT)
     assert (again["status"], again["unfinished"], again["error"]) == ("ready", True, None)
     assert again["adapter"]["id"] == first.id
-    assert (await redis.xlen("lift:jobs"), await redis.xlen("lift:jobs:refine")) == (0, 2)
+    assert (await redis.xlen("lift:jobs"), await redis.zcard("lift:jobs:refine:turns")) == (0, 1)
     await worker.publish(await worker.newest_job("lift:jobs:refine"))
     assert (await front_end.upload(TEXT))["unfinished"] is False
 
@@ -143,6 +143,7 @@ BAD_FILES = {
     "digits": (b"1 2 3 4 5", 400, "document_too_short"),
     "nine Han letters": ("灯塔守护人养了十一".encode(), 400, "document_too_short"),
     "half a utf-16 letter": ("The river is long.".encode("utf-16")[:-1], 400, "invalid_encoding"),
+    "marks in a row": (("The river is long, e" + "\u0301\u0316" * 200).encode(), 400, "invalid_encoding"),
     "nul": (b"The river\x00 is long and wide.", 415, "unsupported_format"),
     "program": (b"\x7fELF\x02\x01\x01\x00 and so on", 415, "unsupported_format"),
     "an image": (b"\x89PNG and so on", 415, "unsupported_format"),

@@ -7,8 +7,9 @@ taken out here, and told beside the text as places in it.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any
+
+from lift_server.convert.nfc import composed
 
 HEADING = "\ufdd0"
 PAGE = "\ufdd1{}\ufdd2"  # with the page's number
@@ -51,4 +52,4 @@ def with_places(text: str) -> tuple[str, Places]:
 def _tidy(text: str) -> str:
     text = LINE_ENDS.sub("\n", text)
     text = INVISIBLE.sub("", CONTROL.sub("", text)).translate(LIGATURES)
-    return unicodedata.normalize("NFC", BLANK_LINES.sub("\n\n", TRAILING.sub("", text)).strip("\n"))
+    return composed(BLANK_LINES.sub("\n\n", TRAILING.sub("", text)).strip("\n"))

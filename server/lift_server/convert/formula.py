@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from lift_server.convert.nfc import composed
+
 MINUS = "\u2212"  # also for the hyphen of keyboards, until `line` writes that one: in words between formulas it is one
 ATOM = re.compile(r"\d+(?:[.,]\d+)*|(?:[^\W\d_][\u0300-\u036f\u20d0-\u20ff]*)+['\u2032]*|[^\w\s]")
 OPENING, CLOSING = "([{⟨⌊⌈", ")]}⟩⌋⌉"
@@ -25,7 +27,7 @@ def line(text: str) -> str:
     text = SPACE.sub(" ", text)  # first: the others look back over it
     text = OPERATOR.sub(r" \1 ", INVISIBLE.sub("", text))
     text = AFTER_OPENING.sub("", SPACE.sub(" ", text)).strip()
-    return unicodedata.normalize("NFC", text.replace(MINUS, "-"))
+    return composed(text.replace(MINUS, "-"))
 
 
 def grouped(text: str) -> str:

@@ -6,16 +6,22 @@ from collections.abc import Iterator, Sequence
 
 
 def lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The header is the first row of several cells, if these are names; above it there may be a caption."""
+    """The header is the first row of several cells, if these are names and rows follow; above it there may be a
+    caption."""
     header: list[str] | None = None
+    is_read = True
     for row in rows:
         cells = [" ".join(cell.split()) for cell in row]
         if header is None and len([cell for cell in cells if cell]) > 1:
             header = cells if is_header(cells) else []
             if header:
+                is_read = False
                 continue
         if any(cells):
+            is_read = True
             yield line(cells, header or ())
+    if header and not is_read:
+        yield line(header)
 
 
 def line(cells: Sequence[str], header: Sequence[str] = ()) -> str:

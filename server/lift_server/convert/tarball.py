@@ -15,6 +15,7 @@ from lift_server.convert.archive import MAX_MEMBERS, check_sizes
 from lift_server.convert.refusal import Refused
 
 BLOCK_BYTES = 512
+END = bytes(BLOCK_BYTES)  # of an archive; two of them by POSIX, but some write one
 DAMAGED = Refused("The tar archive is damaged or cut off.", code="conversion_failed")
 
 
@@ -22,7 +23,7 @@ def read(content: bytes) -> str:
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:", encoding="utf-8", errors="replace") as file:
         members = list(_members(file))
         check_sizes(len(members), sum(one.size for one in members), len(content))
-        if content[file.offset : file.offset + BLOCK_BYTES].strip(b"\x00"):  # tarfile ends there as if all were read
+        if content[file.offset : file.offset + BLOCK_BYTES] != END:  # tarfile ends there as if all were read
             raise DAMAGED
         found = [bundle.Member(one.name.removeprefix("./"), _reader(file, one)) for one in members if not one.isdir()]
         return bundle.text_of(found, "tar archive")

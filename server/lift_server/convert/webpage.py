@@ -197,6 +197,6 @@ def _decoded(content: bytes) -> str:
     if found and not is_utf16(content):
         try:
             return content.decode((found[1] or found[2]).decode())
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, ValueError):  # `undefined` is a codec that fails with any text
             pass
     return legacy.read(content)
