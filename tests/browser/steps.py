@@ -109,6 +109,6 @@ async def is_compared(page: Page, within_ms: int) -> None:
     sources = page.locator(".comparison .source")
     await expect(sources).to_have_count(3, timeout=3 * within_ms)
     told = [text.partition(" ·")[0].partition(", version")[0] for text in await sources.all_inner_texts()]
-    assert told == ["What it learned", "The text in the prompt", "What it learned, and the text"]
+    assert told == ["The text in the prompt", "What it learned", "What it learned, and the text"]
     assert await page.locator(".comparison .waterfall").count() == 3
     assert await violations(page) == []

@@ -157,27 +157,92 @@ async def test_three_ways_side_by_side(page: Page, front_end: Any, worker: Any, 
     await page.get_by_role("button", name="Compare").click()
     columns = page.locator(".comparison .column")
     await expect(columns.nth(2).locator(".source")).to_contain_text("What it learned, and the text, version 1")
-    await expect(columns.nth(0).locator(".source")).to_contain_text("What it learned, version 1")
-    await expect(columns.nth(1).locator(".source")).to_contain_text("The text in the prompt")
+    await expect(columns.nth(0).locator(".source")).to_contain_text("The text in the prompt")
+    await expect(columns.nth(1).locator(".source")).to_contain_text("What it learned, version 1")
     adapter_id = (await front_end.client.get(f"/v1/documents/{document_id}")).json()["adapter"]["id"]
-    assert [one["model"] == adapter_id for one in engine.asked] == [True, False, True]
-    assert [TEXT in str(one["messages"]) for one in engine.asked] == [False, True, True]
+    assert [one["model"] == adapter_id for one in engine.asked] == [False, True, True]
+    assert [TEXT in str(one["messages"]) for one in engine.asked] == [True, False, True]
     assert await violations(page) == []
 
 
-async def test_the_mode_that_is_chosen_is_asked(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+async def test_one_of_three_ways_is_tried_again_by_itself(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    engine.error = (500, {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}})
+    await page.get_by_label("Your question").fill(QUESTION)
+    await page.get_by_role("button", name="Compare").click()
+    columns = page.locator(".comparison .column")
+    again = columns.get_by_role("button", name="Try again")
+    await expect(again).to_have_count(3)
+    engine.error = None
+    await again.nth(1).click()
+    await expect(columns.nth(1).locator(".source")).to_contain_text("What it learned, version 1")
+    await expect(again).to_have_count(2)
+    assert await violations(page) == []
+
+
+async def test_it_is_asked_at_once_and_from_the_adapter_once_there_is_one(
+    page: Page, front_end: Any, worker: Any
+) -> None:
     await front_end.upload(TEXT)
     await page.reload()
     await page.locator(".list a").click()
-    await page.get_by_text("Auto", exact=True).click()
-    await expect(page.get_by_text("from the text until then")).to_be_visible()
+    await expect(page.get_by_label("Auto", exact=True)).to_be_checked()
+    await expect(page.get_by_text("until then from the text or an excerpt")).to_be_visible()
     await ask(page, QUESTION)
     await expect(answers(page).locator(".source")).to_contain_text("The text in the prompt")
+    await worker.train()
+    await expect(page.locator(".document .chip")).to_have_text("Ready")
+    await ask(page, QUESTION)
+    await expect(answers(page).last.locator(".source")).to_contain_text("What it learned, version 1")
+
+
+async def test_the_mode_that_is_chosen_is_asked(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    await page.get_by_text("Hybrid", exact=True).click()
+    await expect(page.get_by_text("and the text in the prompt, or an excerpt near")).to_be_visible()
+    await ask(page, QUESTION)
+    await expect(answers(page).locator(".source")).to_contain_text("What it learned, and the text, version 1")
+
+
+async def test_an_answer_from_an_excerpt_says_so(page: Page, front_end: Any, engine: Any) -> None:
+    engine.window = 600
+    document = await front_end.upload(" ".join(f"Keeper number {number} of Orvel keeps bees." for number in range(300)))
+    await page.goto(f"{front_end.url}/#{document['id']}")
+    await ask(page, QUESTION)
+    await expect(answers(page).locator(".source")).to_contain_text("An excerpt of the text in the prompt ·")
+
+
+async def test_what_does_not_fit_is_said_in_plain_words(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    await open_ready(page, front_end, worker)
+    engine.error = (400, {"error": {"message": "This model's maximum context length is 8 tokens.", "code": 400}})
+    await ask(page, QUESTION)
+    says = "This is more than the model can read at once. Ask with Auto or Adapter"
+    await expect(page.get_by_role("alert")).to_contain_text(says)
+
+
+async def test_what_the_document_says_about_an_answer(page: Page, front_end: Any, worker: Any, engine: Any) -> None:
+    text = "# Animals\n\nThe keeper's dog is called Brisket.\n\n# Lamp\n\nIts lamp burns rapeseed oil."
+    document = await front_end.upload(text)
+    await worker.train()
+    engine.words, engine.scoring_gate = ["It", " is", " called", " Brisket."], asyncio.Event()
+    await page.goto(f"{front_end.url}/#{document['id']}")
+    await page.get_by_label("Find it in the document").check()
+    await ask(page, QUESTION)
+    answer = answers(page).first
+    await expect(answer.locator(".state")).to_have_text("Looking for it in the document …")
+    await expect(answer.locator(".said")).to_have_text("It is called Brisket.")
+    engine.scoring_gate.set()
+    found = answer.get_by_role("group").filter(has_text="What the document says").get_by_role("listitem")
+    await expect(found.first).to_contain_text("Supports the answer · Animals")
+    await expect(found.first.locator("blockquote")).to_contain_text("The keeper's dog is called Brisket.")
+    assert await violations(page) == []
+    engine.words = ["Quux"]
+    await ask(page, "Zzyzx?")
+    await expect(answers(page).last).to_contain_text("Nothing in it shares a word with")
 
 
 async def test_the_code_shown_does_what_was_done(page: Page, front_end: Any, worker: Any, tmp_path: Path) -> None:
     title = """It's "1874" & $HOME"""
-    (tmp_path / "document.txt").write_text(TEXT)
     await open_ready(page, front_end, worker, title=title)
     await page.get_by_text("Code that uploads this document").click()
     await ask(page, "It's $HOME, `id`?\nEND\n")
@@ -192,6 +257,18 @@ async def test_the_code_shown_does_what_was_done(page: Page, front_end: Any, wor
     listed = (await front_end.client.get("/v1/documents")).json()["data"]
     assert [one["title"] for one in listed] == [title] * 3
     assert await violations(page) == []
+
+
+async def test_the_code_of_a_file_sends_the_file(page: Page, front_end: Any, tmp_path: Path) -> None:
+    await drop_file(page, "log.md", TEXT)
+    await page.get_by_text("Code that uploads this document").click()
+    blocks = page.locator(".code pre")
+    await expect(blocks).to_have_count(2)
+    (tmp_path / "log.md").write_text(TEXT)
+    for at, code in enumerate(await blocks.all_inner_texts()):
+        await run(code, at == 1, tmp_path)
+    listed = (await front_end.client.get("/v1/documents")).json()["data"]
+    assert [one["filename"] for one in listed] == ["log.md"] * 3
 
 
 async def run(code: str, is_python: bool, folder: Path) -> str:
@@ -213,6 +290,7 @@ async def test_downloads_and_stopping(page: Page, front_end: Any, worker: Any, e
     await page.goto(f"{front_end.url}/#{other['id']}")
     await page.get_by_role("button", name="Stop learning").click()
     await expect(page.locator(".document .chip")).to_have_text("Stopped")
+    await page.get_by_text("Adapter", exact=True).click()
     await ask(page, QUESTION)
     await expect(page.get_by_role("alert").filter(has_text="cancelled")).to_be_visible()
 

@@ -64,6 +64,7 @@ async def test_chosen_documents_are_learned_and_asked_as_one(
     await expect(members.get_by_role("link")).to_have_text(["Harbour", "Log"])
     await expect(page.locator(".document .chip")).to_have_text("Waiting")
 
+    await page.get_by_text("Adapter", exact=True).click()
     await ask(page, QUESTION)
     await expect(answers(page)).to_contain_text("Waiting until it is learned …")
     await worker.train()

@@ -3,6 +3,7 @@
 
 import { request } from "./api.js";
 import { el } from "./elements.js";
+import { evidenceOf } from "./evidence.js";
 import { about, seconds, sourceOf } from "./format.js";
 import { announce, problem } from "./notices.js";
 import { codeDetails, questionSnippets } from "./snippets.js";
@@ -12,6 +13,7 @@ import { endOf, waterfall } from "./waterfall.js";
 const WAITS = {
   training: "Waiting until it is learned …",
   loading: "Getting ready …",
+  evidence: "Looking for it in the document …",
 };
 
 export class Answer {
@@ -91,8 +93,9 @@ function told(lift) {
   return [
     el("p", { class: "source" }, el("strong", {}, sourceOf(lift)), ` · first token after ${seconds(lift.ttft_s)}`,
       lift.adapter_eta_s != null && ` · learned in about ${about(lift.adapter_eta_s)}`),
+    evidenceOf(lift),
     details,
-  ];
+  ].filter(Boolean);
 }
 
 function drawn(lift, length_s) {

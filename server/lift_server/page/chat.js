@@ -35,7 +35,7 @@ export class Conversation {
   async #ask(question) {
     const answer = new Answer("Answer");
     const turns = this.#turns; // a new conversation may begin meanwhile
-    const body = this.#body([...turns.flatMap(said), user(question)], this.#composer.mode);
+    const body = this.#body([...turns.flatMap(said), user(question)], this.#composer.lift);
     const element = this.#show(question, answer.element);
     const again = () => {
       if (this.#asking) return;
@@ -49,17 +49,19 @@ export class Conversation {
   }
 
   async #compare(question) {
-    const comparison = createComparison((mode) => this.#body([user(question)], mode));
+    const bodyFor = (mode) => this.#body([user(question)], { mode });
+    const comparison = createComparison(bodyFor, (work) => this.#during(work));
     this.#show(question, comparison.element);
     await this.#during(comparison.run);
   }
 
-  #body(messages, mode) {
+  #body(messages, lift) {
     // The likeliest answer, so that the same question has the same one.
-    return { model: this.#modelName(), messages, temperature: 0, document_id: this.#documentId, lift: { mode } };
+    return { model: this.#modelName(), messages, temperature: 0, document_id: this.#documentId, lift };
   }
 
   async #during(work) {
+    if (this.#asking) return;
     const mine = (this.#asking = new AbortController());
     this.#composer.busy(true);
     try {

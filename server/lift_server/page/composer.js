@@ -1,4 +1,5 @@
-// Where a question is typed. In: nothing. Out: `on.ask(question)`, `on.compare(question)`, `on.stop()`, and the mode.
+// Where a question is typed. In: nothing. Out: `on.ask(question)`, `on.compare(question)`, `on.stop()`, and `lift`, how
+// it is to be answered.
 
 import { button, el, newId } from "./elements.js";
 import { MODES } from "./format.js";
@@ -10,6 +11,8 @@ export class Composer {
   #ask = el("button", { type: "submit", class: "primary" }, "Ask");
   #compare = button("Compare", () => this.#send(this.#on.compare), { title: "Adapter, context, hybrid side by side" });
   #stop = button("Stop", () => this.#on.stop(), { hidden: true });
+  #evidence = el("input", { type: "checkbox" });
+  #check = el("label", { class: "check" }, this.#evidence, "Find it in the document");
   #says = el("p", { class: "hint", id: `${this.#id}-mode` });
   #modes = el("fieldset", { class: "modes", "aria-describedby": this.#says.id },
     el("legend", { class: "unseen" }, "Answer from"));
@@ -21,7 +24,8 @@ export class Composer {
     this.#explain();
     this.element = el("form", { class: "composer", onsubmit: (event) => this.#submit(event) },
       el("label", { for: this.#id, class: "unseen" }, "Your question"), this.#field,
-      el("div", { class: "row" }, this.#modes, el("div", { class: "row end" }, this.#stop, this.#compare, this.#ask)),
+      el("div", { class: "row" }, this.#modes, this.#check,
+        el("div", { class: "row end" }, this.#stop, this.#compare, this.#ask)),
       this.#says);
     this.#field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.#submit(event);
@@ -30,6 +34,11 @@ export class Composer {
 
   get mode() {
     return this.#modes.querySelector("input:checked").value;
+  }
+
+  // The `lift` of the next question.
+  get lift() {
+    return this.#evidence.checked ? { mode: this.mode, evidence: true } : { mode: this.mode };
   }
 
   // While an answer is under way there is Stop in place of the others.

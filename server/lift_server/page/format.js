@@ -62,8 +62,8 @@ export function phaseName(phase) {
 }
 
 export const MODES = {
+  auto: { name: "Auto", says: "From what it learned once there is a version; until then from the text or an excerpt." },
   adapter: { name: "Adapter", says: "From what the model learned, without the text. Waits for the first version." },
-  auto: { name: "Auto", says: "From what it learned once there is a version; from the text until then, if it fits." },
   context: { name: "Context", says: "From the text in the prompt, as assistants usually do. The whole text must fit." },
   hybrid: { name: "Hybrid", says: "From what it learned and the text in the prompt, or an excerpt near the question." },
 };
@@ -75,7 +75,13 @@ const SOURCES = {
   base: "The base model alone",
 };
 
-export function sourceOf(lift) {
-  const version = lift.adapter_version ? `, version ${lift.adapter_version}` : "";
-  return `${SOURCES[lift.answered_from] ?? lift.answered_from}${version}`;
+// Where the text does not fit, the prompt has what of it is near to the question.
+const EXCERPTS = {
+  hybrid: "What it learned, and an excerpt of the text",
+  context: "An excerpt of the text in the prompt",
+};
+
+export function sourceOf({ answered_from, excerpt, adapter_version }) {
+  const version = adapter_version ? `, version ${adapter_version}` : "";
+  return `${(excerpt ? EXCERPTS : SOURCES)[answered_from] ?? answered_from}${version}`;
 }

@@ -1,11 +1,20 @@
 // What was just done, as code to take along. In: a document, or a question. Out: text for curl and for Python, and the
 // element that shows both. A key is never in it: both read LIFT_API_KEY.
 
-import { address, keyStore } from "./api.js";
+import { address, keyStore, orLost, request } from "./api.js";
 import { button, el } from "./elements.js";
+import { announce } from "./notices.js";
 
-export function uploadSnippets({ filename, title }) {
-  const file = filename ?? "document.txt";
+const SHOWN_BYTES = 10_000; // of a text that was typed: a longer one is read from a file
+
+// Of a file, or of a text that came without one.
+export async function uploadSnippets({ id, filename, title, bytes }) {
+  if (filename || bytes > SHOWN_BYTES) return fileSnippets(filename ?? "document.txt", title);
+  const text = await orLost((await request(`/documents/${id}/content`)).text());
+  return bodySnippets(title ? { text, title } : { text });
+}
+
+function fileSnippets(file, title) {
   const part = quoted(`file=@"${file.replace(/["\\]/g, "\\$&")}"`);
   const titlePart = title ? ` --form-string ${quoted(`title=${title}`)}` : ""; // -F would read a file for an @
   const opened = `open(${json(file)}, "rb")`;
@@ -25,7 +34,10 @@ print(document.id)
 
 // The one training for all questions that name these `document_ids`.
 export function setSnippets({ document_ids, title }) {
-  const body = { document_ids, title };
+  return bodySnippets({ document_ids, title });
+}
+
+function bodySnippets(body) {
   return {
     curl: `curl -sS ${address("/documents")}${keyForShell()} \\
   -H 'Content-Type: application/json' -d @- <<'END'
@@ -66,10 +78,14 @@ print(chunk.lift)  # how the answer came about
 // `make` is called when it is opened: most never are.
 export function codeDetails(title, make) {
   const details = el("details", { class: "code" }, el("summary", {}, title));
-  details.addEventListener("toggle", () => {
-    if (details.open && details.children.length === 1) {
-      const { curl, python } = make();
-      details.append(block("curl", curl), block("Python (pip install openai)", python));
+  details.addEventListener("toggle", async () => {
+    if (!details.open || details.children.length > 1) return;
+    try {
+      const { curl, python } = await make();
+      details.replaceChildren(details.firstChild, block("curl", curl), block("Python (pip install openai)", python));
+    } catch (error) {
+      details.open = false; // to be opened again
+      announce(error.message);
     }
   });
   return details;
