@@ -66,6 +66,7 @@ def _add_asking(add: Add, client: argparse.ArgumentParser, json: argparse.Argume
     )
     ask.add_argument("words", nargs="+", metavar="[DOC …] QUESTION", help=f"DOC: {LAST}")
     ask.add_argument("--max-wait", type=_seconds, metavar="SECONDS", help="for the adapter; default: the server's")
+    ask.add_argument("--evidence", action="store_true", help="then print what in the document is for or against it")
     chat = add("chat", parents=[client], help="a conversation about a document; Ctrl-D or /quit ends it")
     chat.add_argument("document", nargs="?", metavar="DOC", help=LAST)
     bench = add(

@@ -1,4 +1,4 @@
-"""The MCP entries of docs/how-to/agents.md and README: what they start is a server with the five tools."""
+"""The MCP entries of docs/how-to/agents.md and README: what they start is a server with the tools."""
 
 from __future__ import annotations
 

@@ -90,6 +90,24 @@ async def test_a_named_document_may_stand_beside_options(lift: Ask, engine: Any,
     assert (answer["lift"]["document_id"], answer["lift"]["answered_from"]) == (document_id, "context")
 
 
+async def test_what_the_document_says_about_an_answer(lift: Ask, front_end: Any, engine: Any) -> None:
+    document_id = (await front_end.upload("# Bees\n\nThe keeper keeps eleven bees.\n\nIts lamp burns oil."))["id"]
+    asked = (document_id, "How many bees?", "--mode", "context", "--evidence")
+    engine.words = ["There", " are", " eleven."]
+    code, output, errors = await lift("ask")(*asked)
+    assert (code, errors) == (0, "")
+    answer, *found = output.splitlines()
+    assert answer == "There are eleven."
+    assert found[0] == "supports (Bees): # Bees The keeper keeps eleven bees. Its lamp burns oil."
+    engine.words = ["Quux."]
+    code, output, _ = await lift("ask")(document_id, "Zzyzx?", *asked[2:])
+    assert (code, output) == (0, "Quux.\nno segment shares a word with the question or the answer\n")
+    engine.scoring_error = (500, {"error": {"message": "out of memory", "type": "InternalServerError", "code": 500}})
+    code, output, errors = await lift("ask")(*asked)
+    assert (code, output) == (1, "Quux.\n")
+    assert "the answer stands, but its evidence failed" in errors
+
+
 async def test_several_documents_are_asked_as_one(lift: Ask, front_end: Any, engine: Any, tmp_path: Path) -> None:
     files = (written(tmp_path, "a.txt", TEXT + " A."), written(tmp_path, "b.txt", TEXT + " B."))
     ids = (await lift("upload")(*files))[1].split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from lift_config.contract import DOCUMENT_ID
@@ -13,7 +13,7 @@ from lift_server.client.connection import Connection, Json, refused
 from lift_server.client.last import last_document
 from lift_server.client.screen import show_json
 from lift_server.client.waiting import Wait
-from lift_server.exits import DONE, UsageError
+from lift_server.exits import DONE, CommandError, UsageError
 
 ROUTE = "/v1/chat/completions"
 TRAINING = b": training"  # a comment in the stream, which keeps it alive
@@ -27,6 +27,8 @@ async def ask(connection: Connection, args: Namespace, state: Path) -> int:
             print(f"asking {document_ids[0]}, uploaded last from here", file=sys.stderr)
     messages = [turn("user", question)]
     body = question_body(await base_model(connection), document_ids, args.mode, messages, args.max_wait)
+    if args.evidence:
+        body["lift"] = body.get("lift", {}) | {"evidence": True}
     if args.json:
         show_json(await connection.json("POST", ROUTE, json=body))
     else:
@@ -50,7 +52,21 @@ async def _show(connection: Connection, body: Json, document_ids: list[str]) -> 
     finally:
         wait.clear()
     print(flush=True)
+    for line in _evidence(lift):
+        print(line, flush=True)
     wait.answered(lift)
+
+
+def _evidence(lift: Json) -> Iterator[str]:
+    """What was found in the document, where it was asked for: a line for each segment."""
+    if error := lift.get("evidence_error"):
+        raise CommandError(f"the answer stands, but its evidence failed: {error['message']}")
+    if lift.get("evidence") == []:
+        yield "no segment shares a word with the question or the answer"
+    for one in lift.get("evidence") or ():
+        parts = (f"page {one['page']}" if "page" in one else None, one.get("heading"))
+        place = ", ".join(filter(None, parts))
+        yield f"{one['verdict']}{f' ({place})' if place else ''}: {' '.join(one['text'].split())}"
 
 
 async def base_model(connection: Connection) -> str:
