@@ -510,6 +510,45 @@ Sent by a list.
     assert cleaned(mail.read(alone)) == "Subject: Rooms\n\nr.csv\n\nroom: Lamp; floor: 7"
 
 
+def test_a_mailbox_is_its_mails() -> None:
+    """A line of a mail that begins as the next one would is quoted."""
+    line = b"From edda@example.com Mon Nov  2 10:00:00 2026\n"
+    second = b"From: otto@example.com\nSubject: Oil\n\n>From nine barrels one is left.\nFrom now on: none.\n"
+    text, places = with_places(mail.read(line + MAIL + b"\n" + line + second + b"\n" + line + second))
+    assert [text[at:].partition("\n")[0] for at in places["headings"]] == ["The horn", "Oil", "Oil"]
+    oil = "Oil\n\nSubject: Oil\nFrom: otto@example.com\n\nFrom nine barrels one is left.\nFrom now on: none."
+    assert text.startswith("The horn\n\nSubject: The horn\n")
+    assert text.endswith(f"\n\n{oil}\n\n{oil}")
+
+
+def test_a_web_page_saved_in_one_file() -> None:
+    page = b"""From: <Saved by Blink>
+Snapshot-Content-Location: https://example.com/lamp
+Subject: The lamp
+Date: Mon, 2 Nov 2026 10:00:00 -0000
+MIME-Version: 1.0
+Content-Type: multipart/related; type="text/html"; boundary=x
+
+--x
+Content-Type: text/html
+Content-Transfer-Encoding: quoted-printable
+
+<link rel=3Dstylesheet href=3D"cid:css"><p>Its lamp burns <b>rapeseed</b> oil.
+--x
+Content-Type: text/css
+Content-Location: cid:css
+
+p { color: red }
+--x
+Content-Type: font/woff2
+
+x
+--x--
+"""
+    assert kind_of(page, "lamp.mhtml") is Kind.MAIL
+    assert cleaned(mail.read(page)).endswith("-0000\n\nIts lamp burns rapeseed oil.")
+
+
 def test_a_table_of_one_row_is_read() -> None:
     assert list(rows.lines([["Room", "Floor"]])) == ["Room | Floor"]
     assert list(rows.lines([["Rooms"], ["Room", "Floor"], ["", ""]])) == ["Rooms", "Room | Floor"]
@@ -713,7 +752,9 @@ KINDS: dict[str, tuple[bytes, str | None, Kind]] = {
     "a part of a mail by its name": (b"Received: by a.example\n\nHello there.", "a.eml", Kind.MAIL),
     "mail by its name": (b"From: a@b.example\nDate: today\n\nHello there.", "a.eml", Kind.MAIL),
     "mail out of a mailbox": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, "a.eml", Kind.MAIL),
-    "a mailbox, of many": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, "a.mbox", Kind.TEXT),
+    "a mailbox": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, "a.mbox", Kind.MAIL),
+    "a mailbox by its contents": (b"From a@b.example Mon Nov  2 10:00:00 2026\n" + MAIL, None, Kind.MAIL),
+    "a letter of many": (b"From all of us\n\nFrom: here\nDate: today", None, Kind.TEXT),
     "a letter": (b"From: Edda\nDate: today\n\nDear Anna,", "a.txt", Kind.TEXT),
     "srt": (SRT.encode(), None, Kind.SUBTITLES),
     "vtt": (b"\xef\xbb\xbf" + VTT.encode(), None, Kind.SUBTITLES),

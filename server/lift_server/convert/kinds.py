@@ -12,7 +12,7 @@ from enum import StrEnum
 from lift_server.convert.refusal import Refused
 
 SUPPORTED = (
-    "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, LaTeX, e-mail (.eml), subtitles "
+    "Supported are PDF, DOCX, PPTX, XLSX, ODT, ODS, ODP, EPUB, HTML, RTF, LaTeX, e-mail (.eml, .mbox), subtitles "
     "(.srt, .vtt), CSV, Jupyter notebooks, text of any kind (Markdown, source code, …), and ZIP, tar and gzip archives "
     "of these."
 )
@@ -69,6 +69,7 @@ NOTEBOOK_START = re.compile(r'\s*\{\s*"(?:cells|metadata|nbformat|worksheets)"')
 VTT_START = re.compile(r"WEBVTT(?:[ \t\r\n]|$)")
 FIELD = re.compile(r"([!-9;-~]+):(?:[ \t]|$)")  # of a mail's header
 MBOX_LINE = re.compile(r"\AFrom [^\n]*\n")
+MAIL_NAMES = (".eml", ".mbox", ".mht", ".mhtml")
 FOLDED = re.compile(r"[ \t]")
 MAIL_FIELDS = frozenset({"from", "date"})
 MAIL_MARKS = frozenset({"message-id", "mime-version", "received", "return-path", "delivered-to"})
@@ -165,16 +166,16 @@ def _kind_by_head(head: str, name: str) -> Kind | None:
 
 
 def _is_mail(head: str, name: str) -> bool:
-    """A block of header fields at the beginning; without the name .eml all that a mail has."""
+    """A block of header fields at the beginning; without such a name all that a mail has."""
     fields = set()
-    if name.endswith(".eml"):  # elsewhere such a line begins one mail of many
-        head = MBOX_LINE.sub("", head)
+    is_named = name.endswith(MAIL_NAMES)
+    head = MBOX_LINE.sub("", head)
     for line in head.splitlines():
         if found := FIELD.match(line):
             fields.add(found[1].lower())
         elif not FOLDED.match(line):
             break
-    if name.endswith(".eml"):
+    if is_named:
         return bool(fields & (MAIL_FIELDS | MAIL_MARKS))
     return fields >= MAIL_FIELDS and bool(fields & MAIL_MARKS)
 

@@ -1,10 +1,12 @@
 """An e-mail → who wrote what to whom when, its text (the plain part, else the HTML one), and that of what is attached.
 
-What has no text for us (a picture, a program) is named and passed over: the mail is what was uploaded.
+A mailbox is its mails one after the other; a web page saved in one file (MHTML) is built like a mail. What has no
+text for us (a picture, a program) is named and passed over: the mail is what was uploaded.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.errors import MessageError
@@ -19,6 +21,8 @@ from lift_server.convert.refusal import Refused
 SHOWN = ("Subject", "From", "To", "Cc", "Date")
 SIGNATURES = ("application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature")
 MOST_NESTED = 8  # mails in a mail
+BEGINNING = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\n(?=[!-9;-~]+:)")  # of a mail in a mailbox (RFC 4155)
+QUOTED = re.compile(rb"^>(?=>*From )", re.MULTILINE)
 
 
 class Part(NamedTuple):
@@ -37,8 +41,17 @@ class _Lenient(EmailPolicy):
 
 
 def read(content: bytes) -> str:
+    starts = list(BEGINNING.finditer(content))
+    if len(starts) < 2:
+        return _read(_letter(content), 0)
+    ends = [*(start.start() for start in starts[1:]), len(content)]
+    letters = (content[start.end() : end] for start, end in zip(starts, ends, strict=True))
+    return "\n\n".join(_titled(_letter(QUOTED.sub(b"", letter)), 0) for letter in letters)
+
+
+def _letter(content: bytes) -> EmailMessage:
     policy: Any = _Lenient()  # typeshed has it generic, Python not
-    return _read(message_from_bytes(content, _class=EmailMessage, policy=policy), 0)
+    return message_from_bytes(content, _class=EmailMessage, policy=policy)
 
 
 def _read(message: EmailMessage, depth: int) -> str:
@@ -56,6 +69,10 @@ def _parts(part: EmailMessage, depth: int) -> Iterator[Part]:
         yield Part(_forwarded(inside[0], depth), is_body=False)
     elif kind == "multipart/alternative":
         yield from _best(inside, depth)
+    elif kind == "multipart/related":  # a page, and what it is drawn with
+        yield from _parts(inside[0], depth)
+        for one in inside[1:]:
+            yield from _parts(one, depth) if one.get_filename() else ()
     elif part.get_content_maintype() == "multipart":
         for one in inside:
             yield from _parts(one, depth)
@@ -97,8 +114,12 @@ def _forwarded(message: EmailMessage, depth: int) -> str:
     """A mail that another one carries, whole."""
     if depth == MOST_NESTED:
         return f"Attached, but not read: a mail in {MOST_NESTED + 1} others"
-    title = " ".join(str(message["Subject"] or "Forwarded message").split())
-    return f"{HEADING}{title}\n\n{_read(message, depth + 1)}"
+    return _titled(message, depth + 1)
+
+
+def _titled(message: EmailMessage, depth: int) -> str:
+    title = " ".join(str(message["Subject"] or "Message").split())
+    return f"{HEADING}{title}\n\n{_read(message, depth)}"
 
 
 def _file(part: EmailMessage) -> str:
