@@ -74,3 +74,23 @@ async def test_a_redis_that_is_away_is_told_and_waited_for(
                 await asyncio.sleep(0.01)
         await redis.flushall()
     await until(redis, lambda told, _: told is not None)
+
+
+async def test_it_ends_where_redis_swallows_the_cancellation(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As redis-py does in Python 3.11 where it meets the end of a connection's time-out."""
+    renew, begun, answered = registration._renew, asyncio.Event(), asyncio.Event()
+
+    async def swallowing(*given: Any) -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await answered.wait()
+        await renew(*given)
+
+    monkeypatch.setattr(registration, "_renew", swallowing)
+    staying = asyncio.create_task(stay_registered(redis, URL, RECORD, FakeCore()))
+    await begun.wait()
+    staying.cancel()
+    asyncio.get_running_loop().call_later(0.05, answered.set)
+    await asyncio.wait([staying], timeout=1)
+    assert staying.cancelled()
+    assert not await redis.exists(KEY)

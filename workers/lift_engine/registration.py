@@ -29,14 +29,18 @@ class Core(Protocol):
 async def stay_registered(redis: Redis, address: str, record: EngineRecord, core: Core) -> None:
     """Until cancelled, as at the process's end, or the core is dead; either takes the engine out at once. Redis may be
     away meanwhile, or lose its data."""
+    renewing: list[asyncio.Task[None]] = []
     try:
         while not core.errored:
+            # By itself: redis-py, in Python 3.11, may swallow a cancellation.
+            renewing = [asyncio.create_task(_renew(redis, address, record))]
             try:
-                await _renew(redis, address, record)
+                await asyncio.shield(renewing[0])
             except RedisError as error:
                 logger.warning("this engine's registration was not renewed: %s", error)
             await asyncio.sleep(RENEW_S)
     finally:
+        await asyncio.gather(*renewing, return_exceptions=True)  # told above, or of no more interest
         await _leave(redis, address)
 
 
