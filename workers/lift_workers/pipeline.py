@@ -31,7 +31,7 @@ from lift_workers.trainer import Event, Trainer
 
 REPORT_EVERY_S = 0.5
 SYNTHESIS_SHARE = 0.4  # of the expected work, where a recipe's synthesis and training are both to be done
-MIN_FRACTION_FOR_ETA = 0.05
+MIN_FRACTION_FOR_ETA = 0.01  # of a long text that is a few steps, some seconds after its upload
 
 logger = logging.getLogger(__name__)
 
