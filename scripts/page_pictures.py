@@ -33,7 +33,7 @@ async def desktop(browser: Browser, url: str, file: Path) -> None:
     page = await browser.new_page(viewport={"width": 1280, "height": 1480})
     await page.goto(url)
     await page.get_by_role("button", name="Try it with an example").click()
-    await page.locator(".document .chip[data-status=ready]").wait_for(timeout=LEARNED_MS)
+    await page.locator(".document .chip").get_by_text("Ready", exact=True).wait_for(timeout=LEARNED_MS)
     await asked(page, "Compare", answers=3)
     await page.evaluate("scrollTo(0, 0)")
     await shoot(page, file)
