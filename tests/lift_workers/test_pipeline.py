@@ -14,7 +14,7 @@ from lift_workers import pipeline
 from lift_workers.cover import own_words
 from lift_workers.generator import Completion, SampleRefused
 from lift_workers.jobs import JobFailed
-from lift_workers.learning import TASKS_KEPT
+from lift_workers.learning import TASKS_KEPT, Learning
 from lift_workers.pipeline import Course
 
 TEXT = "The supply ship Greta Lund arrives every second Thursday. The generator burns fish oil, and Pavel repairs it."
@@ -268,6 +268,17 @@ async def test_progress_rises_beyond_synthesis_and_never_falls(epochs: int, monk
     assert before_the_end > pipeline.SYNTHESIS_SHARE
     assert before_the_end < (1 if epochs == 1 else 0.7)
     assert [progress.phase for progress in told][-2:] == ["train", "train"]
+
+
+@pytest.mark.parametrize(("recipe", "is_told"), [("sketch", True), ("balanced", False)])
+def test_where_only_training_is_to_be_done_its_first_step_tells_how_long(recipe: str, *, is_told: bool) -> None:
+    """The first document of a new server: nothing else can tell, and its first question was asked at once."""
+    run = Run(FakeTrainer(), FakeGenerator())
+    telling = pipeline._Telling(run.job, run._report, Learning())
+    telling.stage = pipeline._Stage(load_recipes()[recipe], (), segment(TEXT), examples_before=0, tasks_before=0)
+    assert telling._eta_s(0.0) is None
+    assert (telling._eta_s(0.004) is not None) is is_told
+    assert telling._eta_s(pipeline.MIN_FRACTION_FOR_ETA + 0.01) is not None
 
 
 def test_a_stage_goes_over_earlier_ones_tasks_too() -> None:

@@ -31,7 +31,7 @@ from lift_workers.trainer import Event, Trainer
 
 REPORT_EVERY_S = 0.5
 SYNTHESIS_SHARE = 0.4  # of the expected work, where a recipe's synthesis and training are both to be done
-MIN_FRACTION_FOR_ETA = 0.01  # of a long text that is a few steps, some seconds after its upload
+MIN_FRACTION_FOR_ETA = 0.05  # with a generator, whose first answers come together
 
 logger = logging.getLogger(__name__)
 
@@ -284,8 +284,8 @@ class _Telling:
         return (Phase.TRAIN if self.stage_of().is_written else Phase.SYNTHESIZE).value
 
     def _eta_s(self, fraction: float) -> float | None:
-        """To the end of the stage."""
-        if fraction < MIN_FRACTION_FOR_ETA:
+        """To the end of the stage; told from the first step on where nothing but training is to be done."""
+        if fraction <= (MIN_FRACTION_FOR_ETA if self.stage_of().recipe.tasks_per_segment else 0.0):
             return None
         return round((time.monotonic() - self._began_s) * (1 - fraction) / fraction, 1)
 
