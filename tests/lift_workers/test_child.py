@@ -194,6 +194,20 @@ def test_a_document_put_aside_for_another_ends_as_if_it_had_not_been(child: Chil
     assert whole(f"{where} 1", interrupted=True) == whole(f"{where} 2", interrupted=False)
 
 
+def test_a_rest_is_not_kept_waiting_by_the_tasks_before_it(child: Child) -> None:
+    """Those of a long text are all there before its first step: minutes of training."""
+    assert not child.begin("long")
+    child.stage(examples=40, tokens_per_step=8, epochs=1, tasks_per_segment=0)
+    child.tasks(*range(40))
+    child.say(op="suspend")
+    before = [event for event in child.until("suspended") if event["event"] == "progress"]
+    assert len(before) < 30
+    assert child.begin("long")
+    child.say(op="end")
+    assert child.until("trained")[-1]["examples"] == 40
+    child.say(op="finish")
+
+
 def test_only_the_newest_put_aside_are_kept(child: Child) -> None:
     for number in range(KEPT_ASIDE + 1):
         child.begin(f"aside {number}")

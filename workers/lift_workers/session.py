@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Session:
         self._min_step_tokens = min_step_tokens
         self._encoder = Encoder(trainer.tokenizer)
         self._examples: list[TrainingExample] = []  # of all stages so far: later epochs go over them again
+        self._waiting: deque[Message] = deque()  # what `suspend` overtook
         self._steps = self._tokens = self._trained = 0
         self.is_begun = False  # whether the trainer holds anything of this document
 
@@ -95,7 +97,7 @@ class Session:
 
     def _arriving(self) -> Iterator[TrainingExample | None]:
         """Examples of the tasks in the order they come; ends at `end`."""
-        while (message := self._get())["op"] != "end":
+        while (message := self._next_of_stage())["op"] != "end":
             if message["op"] == "suspend":
                 yield REST
                 continue
@@ -103,6 +105,15 @@ class Session:
             example = self._encoder.encode(question, answer, self._title, stand_in)
             self._examples.append(example)
             yield example
+
+    def _next_of_stage(self) -> Message:
+        """`suspend` before tasks that came earlier: those of a long text are all there before its first step."""
+        while not self._inbox.empty():
+            message = self._get()
+            if message["op"] == "suspend":
+                return message
+            self._waiting.append(message)
+        return self._waiting.popleft() if self._waiting else self._get()
 
     def _is_rest_asked(self) -> bool:
         """After `end` nothing but `suspend` can come before `trained`."""

@@ -130,7 +130,8 @@ class Worker:
             return False
         if self._trainer.running:
             await self._see_through(claim, stop)
-        else:  # the refinement it outranked took the child with it: whoever has one is to go on
+        else:  # what it outranked took the child with it: whoever has one is to go on, here not with that job again
+            self._gave_way = None
             await self._hand_back(claim)
         return True
 
