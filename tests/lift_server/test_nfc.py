@@ -43,3 +43,8 @@ def test_marks_in_a_row(before: int) -> None:
     assert composed(allowed + "x") == unicodedata.normalize("NFC", allowed + "x")
     with pytest.raises(Refused, match="more than 255 combining marks"):
         composed(allowed + "\u0301")
+
+
+def test_marks_that_are_two_in_one() -> None:
+    with pytest.raises(Refused, match="more than 255 combining marks"):
+        composed("\u0f40" + "\u0f73" * 300)

@@ -14,6 +14,7 @@ from itertools import takewhile
 from lift_server.convert.refusal import Refused
 
 MOST_MARKS = 255  # Unicode's Stream-Safe Text Format (UAX #15, 13) allows 30
+MARKS_IN_ONE = "\u0f73\u0f75\u0f81"  # two marks each, though Unicode gives them no combining class
 PIECE_CHARS = 2**18
 # Never composed with what stands before it: ASCII, kana, Han, whole Hangul syllables.
 STARTER = re.compile(r"[\x00-\x7f\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\uac00-\ud7a3]")
@@ -38,7 +39,7 @@ def _check_marks(text: str) -> None:
 
 
 def _is_mark(character: str) -> bool:
-    return unicodedata.combining(character) > 0
+    return unicodedata.combining(character) > 0 or character in MARKS_IN_ONE
 
 
 def _pieces(text: str) -> Iterator[str]:
